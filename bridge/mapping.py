@@ -1,0 +1,197 @@
+"""The mapping file: TOML in, sections of SQL expressions out. Mistakes are named with their line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from storage.errors import ConfigurationError
+from storage.types import Kind, Section
+
+Expression = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+NOT_YET = {
+    "each": "one row that holds many messages",
+    "depends_on": "a child table whose changes re-read their parent",
+    "preset": "built-in presets",
+}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    table: Annotated[str, StringConstraints(min_length=1)]
+    where: Expression | None = None
+    id: Expression
+    owner: Expression
+
+
+class Conversations(_Table):
+    """`[conversations]`: names, and the initial load."""
+
+    name: Expression = "NULL"
+
+
+class Messages(_Table):
+    """`[messages]`: each row is one message."""
+
+    conversation_id: Expression
+    role: Expression
+    content: Expression
+
+
+class Tasks(_Table):
+    """`[tasks]`: each row is one task in its present state."""
+
+    conversation_id: Expression
+    session_id: Expression | None = None
+    state: Expression
+    status_message: Expression = "NULL"
+    timestamp: Expression = "NULL"
+    history: Expression = "NULL"
+    artifacts: Expression = "NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """What a mapping file says: the sections to watch, and where conversations are, if it says so."""
+
+    sections: tuple[Section, ...]
+    conversations: Conversations | None = None
+
+
+_MODELS: dict[str, type[_Table]] = {"conversations": Conversations, "messages": Messages, "tasks": Tasks}
+
+
+def load_mapping(path: Path) -> Mapping:
+    """Read a mapping file. Raises ConfigurationError, which names the file, the line and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"the mapping {path} cannot be read ({error.strerror})", "check --map") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the mapping {path} is not UTF-8 text", "save it as UTF-8") from error
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: str, name: str = "mapping") -> Mapping:
+    """Parse a mapping. Raises ConfigurationError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{name} is not TOML: {error}", "see the mapping file in the README") from error
+    for key in document:
+        if key not in _MODELS:
+            raise ConfigurationError(f"{name}{_line(text, key, 0, None)}: unknown section [{key}]", _nearest(key, _MODELS))
+    tables = [
+        (key, number, _section(text, name, key, number, table))
+        for key in _MODELS
+        for number, table in enumerate(_tables(document.get(key), name, key))
+    ]
+    conversations = [model for _, _, model in tables if isinstance(model, Conversations)]
+    if len(conversations) > 1:
+        raise ConfigurationError(f"{name}: [conversations] is given {len(conversations)} times", "give it once")
+    watched = [(key, number, model) for key, number, model in tables if not isinstance(model, Conversations)]
+    if not watched:
+        raise ConfigurationError(f"{name}: neither [messages] nor [tasks]", "a mapping says where at least one of them is")
+    return Mapping(tuple(_as_section(place, *entry) for place, entry in enumerate(watched)), conversations[0] if conversations else None)
+
+
+def _tables(value: object, name: str, key: str) -> list[dict[str, Any]]:
+    tables: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
+    for table in tables:
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{name}: {key} is not a table", f"write [{key}], or [[{key}]] several times")
+    return tables
+
+
+def _section(text: str, name: str, key: str, number: int, table: dict[str, Any]) -> _Table:
+    model = _MODELS[key]
+    for field in table:
+        if field in NOT_YET and field not in model.model_fields:
+            where = f"{name}{_line(text, key, number, field)}: [{key}] {field}"
+            raise ConfigurationError(f"{where} ({NOT_YET[field]}) is not supported by this version", "leave it out")
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        where = f"{name}{_line(text, key, number, field)}: [{key}] {field}"
+        if first["type"] == "extra_forbidden":
+            raise ConfigurationError(f"{where} is not a key of this section", _nearest(field, model.model_fields)) from error
+        if first["type"] == "missing":
+            raise ConfigurationError(f"{where} is missing", _MISSING.get(field, "give an SQL expression over one row")) from error
+        raise ConfigurationError(f"{where}: {first['msg']}", "give an SQL expression, as a TOML string") from error
+
+
+_MISSING = {
+    "table": "name the table that holds the rows",
+    "owner": "say whose the rows are: a column, a sub-select, or one fixed owner as \"'NAME'\"; walcast never guesses an owner",
+}
+
+
+def _line(text: str, key: str, number: int, field: str | None) -> str:
+    """`:LINE` of a key in its section, or of the section's header when the key is not there."""
+    seen, header = -1, None
+    for line, content in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\s*\[\[?\s*([\w-]+)\s*\]", content):
+            seen += found[1] == key
+            inside = found[1] == key and seen == number
+            header = line if inside else header
+            if not inside and header is not None:
+                break
+        elif header is not None and field and re.match(rf'\s*"?{re.escape(field)}"?\s*=', content):
+            return f":{line}"
+    return f":{header}" if header is not None else ""
+
+
+def _nearest(name: str, names: object) -> str:
+    known = list(names)  # type: ignore[call-overload]
+    close = get_close_matches(name, known, n=1)
+    return f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(known)}"
+
+
+def _as_section(place: int, key: str, number: int, model: _Table) -> Section:
+    kind: Kind = "message" if isinstance(model, Messages) else "task"
+    given = model.model_dump()
+    if isinstance(model, Tasks) and given["session_id"] is None:
+        given["session_id"] = given["conversation_id"]
+    order = ["id", "owner", "conversation_id"]
+    order += [field for field in type(model).model_fields if field not in (*order, "table", "where")]
+    title = key if number == 0 else f"{key}[{number + 1}]"
+    return Section(place, title, kind, model.table, tuple((field, given[field]) for field in order), model.where)
+
+
+REFERENCE = """\
+[conversations]
+table = "conversations"
+id    = "id"
+owner = "wallet_address"
+name  = "title"
+
+[messages]
+table           = "messages"
+id              = "id"
+conversation_id = "conversation_id"
+role            = "role"
+content         = "body"
+owner           = "(SELECT wallet_address FROM conversations c WHERE c.id = messages.conversation_id)"
+
+[tasks]
+table           = "tasks"
+id              = "id"
+conversation_id = "conversation_id"
+session_id      = "session_id"
+state           = "json_extract(status, '$.state')"
+status_message  = "json_extract(status, '$.message')"
+timestamp       = "json_extract(status, '$.timestamp')"
+history         = "history"
+artifacts       = "artifacts"
+owner           = "owner"
+"""
+"""The mapping of the reference schema, which the demo writes."""

@@ -1,0 +1,97 @@
+"""The bridge as one thing to own: the capture thread behind, the hub in front, the log between."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.decide import decide
+from bridge.hub import Hub
+from bridge.metrics import Metrics
+from bridge.replay import Replayer
+from bridge.settings import Settings
+from bridge.status import WorkerStatus
+from storage.capture import Capture, NoHints
+from storage.eventlog import EventLog
+from storage.legacy import LegacyDatabase
+from storage.state import StateFile
+from storage.types import Event, Section
+from storage.wake import Waker
+from storage.worker import CaptureWorker, Pace
+
+UNDELIVERED = 32
+"""Batches of events that may be on their way from the capture thread to the loop."""
+
+
+class Bridge:
+    """`start`, then everything runs by itself; `stop` ends it. Both belong to the loop that owns the hub."""
+
+    def __init__(self, settings: Settings, database: Path, state: Path, sections: Sequence[Section]) -> None:
+        self._settings = settings
+        self._state = StateFile(state, keep_events=settings.retention_events, keep_seconds=settings.retention_seconds)
+        self._legacy = LegacyDatabase(database)
+        self._waker = Waker(database, use_inotify=settings.inotify)
+        self._log = EventLog(state)
+        self._slots = threading.BoundedSemaphore(UNDELIVERED)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.metrics = Metrics()
+        self.hub = Hub(self.metrics)
+        self.capture = Capture(self._legacy, self._state, sections, decide, self._publish, NoHints())
+        self.worker = CaptureWorker(self.capture, self._legacy, self._waker, self._pace(), wait=settings.wait, close=self._close)
+        self.status = WorkerStatus(self.worker, settings.stall_seconds)
+        self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
+        self.metrics.watch(self.status)
+
+    def _pace(self) -> Pace:
+        poll = self._settings.poll_interval or (0.25 if self._waker.has_file_events else 0.02)
+        return Pace(poll, self._settings.scan_share)
+
+    async def start(self, patience: float) -> None:
+        """Open the state file and start watching; returns when the baseline is taken or after `patience` seconds.
+
+        Raises StateUnusable, DatabaseUnusable, MappingMisfit.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            await asyncio.to_thread(self._state.open)
+            self.hub.begin(self._state.epoch, self._state.head)
+            await self._log.open()
+        except BaseException:
+            await self._log.close()
+            self._waker.close()
+            self._state.close()
+            raise
+        self.worker.start()
+        await asyncio.to_thread(self.worker.settled, patience)
+        if self.worker.status.error is not None:
+            await self.stop()
+            raise self.worker.status.error
+
+    async def stop(self) -> None:
+        """Stop watching and close every file. Events that were logged but not yet published stay in the log."""
+        self._loop = None
+        await asyncio.to_thread(self.worker.stop)
+        await self._log.close()
+
+    def _close(self) -> None:
+        """In the capture thread, as its last act."""
+        self._legacy.close()
+        self._state.close()
+        self._waker.close()
+
+    def _publish(self, epoch: str, events: list[Event]) -> None:
+        """From the capture thread to the hub. The events are in the log already: nothing is lost if nobody takes them."""
+        while not self._slots.acquire(timeout=0.1):
+            if self._loop is None:
+                return
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            self._slots.release()
+            return
+        loop.call_soon_threadsafe(self._deliver, epoch, events)
+
+    def _deliver(self, epoch: str, events: list[Event]) -> None:
+        self._slots.release()
+        self.hub.publish(epoch, events)

@@ -1,0 +1,73 @@
+"""How the bridge is: fresh, not merely alive."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from storage.watched import Watched
+from storage.worker import CaptureWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reading of the bridge's state."""
+
+    is_ready: bool
+    reason: str
+    phase: str
+    mode: str
+    behind_seconds: float
+    beat_seconds: float
+    failed_rows: int
+    looks: int
+    passes: int
+    fallbacks: int
+    rows_read: int
+    sections: tuple[dict[str, str | int], ...]
+
+
+class StatusSource(Protocol):
+    """What can be asked how it is."""
+
+    def snapshot(self) -> Snapshot:
+        """Read the state now. From any thread."""
+
+
+class WorkerStatus:
+    """The state of the capture thread, judged from outside: a thread that hangs cannot say so itself."""
+
+    def __init__(self, worker: CaptureWorker, stall_seconds: float) -> None:
+        self._worker, self._stall = worker, stall_seconds
+
+    def snapshot(self) -> Snapshot:
+        """Read the state now."""
+        worker, status, capture = self._worker, self._worker.status, self._worker.capture
+        now = time.monotonic()
+        silent = now - status.beat if status.beat else 0.0
+        reason = status.reason
+        if status.phase == "live" and silent > self._stall:
+            reason = f"the watcher has given no sign of life for {silent:.0f} s"
+        elif not worker.is_alive and status.phase not in ("starting", "stopped", "failed"):
+            reason = "the watcher has died"
+        return Snapshot(
+            is_ready=not reason,
+            reason=reason,
+            phase=status.phase,
+            mode=capture.mode,
+            behind_seconds=0.0 if status.behind_since is None else now - status.behind_since,
+            beat_seconds=silent,
+            failed_rows=capture.failed_rows,
+            looks=capture.looks,
+            passes=capture.passes,
+            fallbacks=capture.fallbacks,
+            rows_read=capture.rows_read,
+            sections=tuple(_section(capture.mode, watched) for watched in capture.watched),
+        )
+
+
+def _section(mode: str, watched: Watched) -> dict[str, str | int]:
+    state = "paused" if watched.misfit else "live" if watched.baseline == "done" else "baseline"
+    section = watched.section
+    return {"section": section.name, "table": section.table, "capture": mode, "state": state, "failed_rows": watched.failed}

@@ -1,0 +1,1 @@
+"""Knows HTTP and sockets: requests in, frames out."""

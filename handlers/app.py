@@ -1,0 +1,89 @@
+"""The application: routes, middlewares, and what has to happen at its start and end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from handlers import http
+from handlers.auth import is_origin_allowed
+from handlers.connections import Connections
+from handlers.context import CONTEXT, Context
+from handlers.problems import Handler, Problem, problem_middleware
+from handlers.websocket import CONNECTIONS, websocket
+from storage.errors import CannotListen
+
+_CORS_HEADERS = "X-Solana-PublicKey, X-Solana-Nonce, X-Solana-Signature, Authorization, Last-Event-ID"
+
+
+def make_app(context: Context) -> web.Application:
+    """An application over a bridge that somebody else starts and stops."""
+    app = web.Application(middlewares=[cors_middleware, problem_middleware])
+    settings, bridge = context.settings, context.bridge
+    app[CONTEXT] = context
+    app[CONNECTIONS] = Connections(bridge.hub, bridge.metrics, heartbeat=settings.heartbeat, grace=settings.close_grace)
+    app[http.SAMPLE_PAGE] = (context.samples / http.SAMPLE).read_bytes()
+    app.router.add_get("/api/ws", websocket)
+    app.router.add_get("/api/websocket-info", http.websocket_info)
+    app.router.add_get("/healthz", http.healthz)
+    app.router.add_get("/readyz", http.readyz)
+    app.router.add_get("/metrics", http.metrics)
+    app.router.add_get(f"/samples/{http.SAMPLE}", http.sample)
+    app.router.add_get("/", http.home)
+    app.cleanup_ctx.append(_pulse)
+    app.on_shutdown.append(_close_sockets)
+    return app
+
+
+async def _pulse(app: web.Application) -> AsyncIterator[None]:
+    app[CONNECTIONS].start()
+    yield
+
+
+async def _close_sockets(app: web.Application) -> None:
+    await app[CONNECTIONS].shutdown()
+
+
+@web.middleware
+async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Pages of an allowed origin may read the answers."""
+    origin = request.headers.get("Origin")
+    is_allowed = origin is not None and is_origin_allowed(request, request.app[CONTEXT].settings)
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        if not is_allowed:
+            return Problem(403, "Not allowed", "this origin is not allowed; --allowed-origins names those that are", "origin").response()
+        response: web.StreamResponse = web.Response(
+            status=204, headers={"Access-Control-Allow-Methods": "GET, OPTIONS", "Access-Control-Allow-Headers": _CORS_HEADERS, "Access-Control-Max-Age": "600"}
+        )
+    else:
+        response = await handler(request)
+    if is_allowed and origin is not None and not response.prepared:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Vary"] = "Origin"
+    return response
+
+
+class Server:
+    """A listening application. `port` is the port it got."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises CannotListen."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        except (OSError, OverflowError) as error:
+            await self._runner.cleanup()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CannotListen(f"cannot listen on {host}:{port} ({reason})", "choose another --port (0 takes a free one) or --host") from error
+        self.port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close every socket with 1001, then stop listening."""
+        await self._runner.cleanup()
+
+

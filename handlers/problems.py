@@ -1,0 +1,50 @@
+"""Errors as application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from handlers.context import CONTEXT
+
+log = logging.getLogger("walcast.http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Problem(Exception):
+    """An answer that is an error: its status, what is wrong, and how to mend it."""
+
+    def __init__(self, status: int, title: str, detail: str, reason: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail, self.reason, self.headers = status, title, detail, reason, headers
+
+    def response(self) -> web.Response:
+        """The answer."""
+        body = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail, "code": self.reason}
+        return web.Response(
+            status=self.status, text=json.dumps(body, ensure_ascii=False), content_type="application/problem+json", headers=self.headers
+        )
+
+
+@web.middleware
+async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error leaves as problem+json; what we did not expect is logged whole and told in one line."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        request.app[CONTEXT].bridge.metrics.refused(problem.reason)
+        return problem.response()
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        return Problem(error.status, error.reason, error.text or error.reason, "http", allowed).response()
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("a handler failed: %s %s", request.method, request.path)
+        return Problem(500, "Internal Server Error", "this is a defect of walcast; the log says more", "internal").response()

@@ -1,0 +1,126 @@
+"""`GET /api/ws`: a socket becomes a session of the hub, and its read loop runs until the peer leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from aiohttp import WSMsgType, web
+
+from bridge import protocol
+from bridge.outbox import Bound, Outbox
+from bridge.protocol import Close, Cursor
+from bridge.replay import Span
+from bridge.session import Limits, Session
+from handlers.auth import owner_of, require_origin
+from handlers.connections import Connections
+from handlers.context import CONTEXT, Context
+from handlers.problems import Problem
+from storage.errors import WalcastError
+
+log = logging.getLogger("walcast.ws")
+
+CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
+
+
+async def websocket(request: web.Request) -> web.StreamResponse:
+    """Authenticate, upgrade, register, replay, read."""
+    context, connections = request.app[CONTEXT], request.app[CONNECTIONS]
+    owner = owner_of(request, context.settings)
+    require_origin(request, context.settings)
+    if connections.is_shutting_down:
+        raise Problem(503, "Going away", "the server is shutting down", "shutdown", {"Retry-After": "1"})
+    ws = web.WebSocketResponse(
+        autoping=False, compress=False, max_msg_size=context.settings.max_frame_bytes, timeout=context.settings.close_grace
+    )
+    await ws.prepare(request)
+    transport = request.transport
+    if transport is None:
+        return ws  # gone before we could answer
+    if _is_full(context, owner):
+        connections.close(ws, transport, Close.TOO_MANY)
+    else:
+        await _serve(ws, transport, owner, request)
+    await connections.closed(ws)
+    return ws
+
+
+def _is_full(context: Context, owner: str) -> bool:
+    hub, settings = context.bridge.hub, context.settings
+    return hub.count >= settings.max_connections or hub.connections_of(owner) >= settings.max_connections_per_owner
+
+
+async def _serve(ws: web.WebSocketResponse, transport: asyncio.Transport, owner: str, request: web.Request) -> None:
+    context, connections = request.app[CONTEXT], request.app[CONNECTIONS]
+    settings, hub = context.settings, context.bridge.hub
+    since = request.query.get("since")
+    session = Session(
+        owner,
+        Outbox(transport, Bound(settings.outbox_bytes, settings.outbox_frames)),
+        lambda code: connections.close(ws, transport, code),
+        hub,
+        Limits(settings.max_bad_frames, settings.max_frames_per_second),
+        resumable=since is not None or request.query.get("resume") in ("1", "true"),
+    )
+    session.last_heard = asyncio.get_running_loop().time()
+    connections.add(session, transport)
+    try:
+        if since is None:
+            _welcome(session, hub.register(session))
+            await _read(ws, session)
+        else:
+            position = hub.register(session)
+            session.hold()
+            async with asyncio.TaskGroup() as group:  # a client is heard while its past is replayed
+                resuming = group.create_task(_resume(context, session, since, position))
+                await _read(ws, session)
+                resuming.cancel()
+    finally:
+        hub.unregister(session)
+        connections.remove(session)
+
+
+def _welcome(session: Session, position: Cursor) -> None:
+    session.send(protocol.established(session.owner, position if session.resumable else None))
+
+
+async def _resume(context: Context, session: Session, since: str, position: Cursor) -> None:
+    """Everything the owner missed up to `position`; the live events that were held back meanwhile follow."""
+    replayer, metrics = context.bridge.replayer, context.bridge.metrics
+    try:
+        recovery, span = await replayer.plan(session.owner, since, position)
+        metrics.resumed(recovery.reason or "recovered")
+        start = Cursor(span.epoch, span.after)  # not the end: the connection may break in the middle of the replay
+        session.resume_at(start)
+        session.send(protocol.established(session.owner, start, recovery))
+        await _replay(context, session, span)
+    except LookupError:
+        return session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
+    except WalcastError as error:
+        log.error("a replay failed: %s", error)
+        return session.close(Close.INTERNAL)
+    session.release()
+    session.flush()
+
+
+async def _replay(context: Context, session: Session, span: Span) -> None:
+    async for page in context.bridge.replayer.pages(span):
+        session.replay(page, span.epoch)
+        context.bridge.metrics.replayed.inc(len(page))
+        while session.is_congested and not session.is_closing:
+            await asyncio.sleep(0.01)
+            session.flush()
+        if session.is_closing:
+            return
+
+
+async def _read(ws: web.WebSocketResponse, session: Session) -> None:
+    """Always read: a handler that only sends never learns that the peer left."""
+    clock = asyncio.get_running_loop().time
+    async for message in ws:
+        session.last_heard = now = clock()
+        if message.type is WSMsgType.TEXT:
+            session.receive_text(message.data, now)
+        elif message.type is WSMsgType.BINARY:
+            session.receive_binary(now)
+        elif message.type is WSMsgType.PING:
+            session.send(protocol.pong_frame(message.data))

@@ -1,0 +1,261 @@
+"""walcast: the command line, and the wiring of the rooms. `python server.py` is the same program as `walcast`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack, contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from types import UnionType
+from typing import Any, Iterator, NoReturn, get_args
+
+import click
+from pydantic import ValidationError
+
+from bridge.discover import mapping_for
+from bridge.service import Bridge
+from bridge.settings import Settings, load_settings
+from handlers.app import Server, make_app
+from handlers.context import VERSION, Context
+from storage.errors import ConfigurationError, WalcastError
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+BASELINE_PATIENCE = 2.0
+"""Seconds for which `serve` waits for the baseline before it accepts; a longer one goes on behind it."""
+
+log = logging.getLogger("walcast")
+
+
+# -- serving
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT. Raises WalcastError."""
+    database = settings.db
+    if database is None:
+        raise ConfigurationError("no database given", "say --db FILE")
+    mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
+    bridge = Bridge(settings, database, settings.state or default_state(database), mapping.sections)
+    server = Server(make_app(Context(settings, bridge, SAMPLES)))
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        await bridge.start(BASELINE_PATIENCE)
+        stack.push_async_callback(bridge.stop)
+        await server.start(settings.host, settings.port)
+        stack.push_async_callback(server.stop)
+        announce(f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{server.port}")
+        await stop.wait()
+        log.info("stopping")
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    return stop
+
+
+def default_state(database: Path) -> Path:
+    """Beside the database if that folder is writable, else in the user's state folder."""
+    beside = database.with_name(database.name + ".walcast")
+    if os.access(database.absolute().parent, os.W_OK):
+        return beside
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "walcast"
+    home.mkdir(parents=True, exist_ok=True)
+    unique = blake2b(str(database.absolute()).encode(), digest_size=6).hexdigest()
+    return home / f"{database.name}-{unique}.walcast"
+
+
+def run(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run the server on the fastest loop there is; ends the program with the exit code of its error."""
+    try:
+        with asyncio.Runner(loop_factory=fastest_loop) as runner:
+            runner.run(serve(settings, announce=announce))
+    except WalcastError as error:
+        fail(error)
+
+
+def fastest_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where it exists: it also keeps its calm when the descriptors run out."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def announce_address(address: str) -> None:
+    """The one line that scripts wait for."""
+    print(f"walcast listening on {address}", flush=True)
+
+
+def fail(error: WalcastError) -> NoReturn:
+    """Say what is wrong and how to mend it, and end with the error's exit code."""
+    print(f"walcast: {error.args[0]}", file=sys.stderr)
+    if error.hint:
+        print(f"  mend: {error.hint}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+# -- the command line
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="walcast")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Turn the SQLite file that a legacy backend writes into a live push service.
+
+    Without a command: demo.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(demo_command)
+
+
+def setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each setting, checked by the settings themselves."""
+    for name, field in reversed(Settings.model_fields.items()):
+        flag = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=f"{field.description}  [default: {'yes' if field.default else 'no'}]")
+        else:
+            shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
+            option = click.option(flag, name, default=None, metavar=_metavar(field.annotation), help=f"{field.description}{shown}")
+        command = option(command)
+    config = click.option("--config", type=click.Path(path_type=Path), default=None, envvar="WALCAST_CONFIG", help="Settings file (TOML).")
+    return config(command)
+
+
+def _metavar(annotation: Any) -> str:
+    choices = [str(choice) for choice in get_args(annotation) if isinstance(choice, str)]
+    if choices:
+        return "|".join(choices)
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    names = {Path: "FILE", int: "N", float: "SECONDS", str: "TEXT"}
+    return next((names[kind] for kind in kinds if kind in names), "TEXT")
+
+
+def settings_from(config: Path | None, options: dict[str, object]) -> Settings:
+    """Options, then the environment, then the config file. Ends the program with exit code 2 if they do not fit."""
+    if config is not None and not config.is_file():
+        fail(ConfigurationError(f"the config file {config} is not there", "check --config"))
+    try:
+        return load_settings({name: value for name, value in options.items() if value is not None}, config)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
+            reason = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                reason = "there is no such setting; walcast serve --help lists them"
+            print(f"walcast: {f'--{name}: ' if name else ''}{reason}{_given(problem)}", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, OSError) as error:
+        fail(ConfigurationError(f"the settings cannot be read: {error}", "check --config and the WALCAST_ variables"))
+
+
+def _given(problem: Any) -> str:
+    value = problem.get("input")
+    return f" (given: {value!r})" if isinstance(value, str | int | float) else ""
+
+
+@cli.command("serve")
+@setting_options
+def serve_command(config: Path | None, **options: object) -> None:
+    """Attach to a database and push what is committed to it."""
+    settings = settings_from(config, options)
+    set_up_logging(settings)
+    run(settings, announce_address)
+
+
+@cli.command("demo")
+@setting_options
+def demo_command(config: Path | None, **options: object) -> None:
+    """A demo database, a simulated backend in a process of its own, and the sample page."""
+    from samples.legacy_backend import DEMO_WALLETS
+
+    with tempfile.TemporaryDirectory(prefix="walcast-demo-") as folder:
+        database, mapping = Path(folder) / "demo.db", Path(folder) / "mapping.toml"
+        mapping.write_text(demo_mapping(), encoding="utf-8")
+        given = {"db": database, "map": mapping, "wait": True, "allowed_origins": "null", "log_level": "warning"}
+        settings = settings_from(config, given | {name: value for name, value in options.items() if value is not None})
+        set_up_logging(settings)
+
+        def announce(address: str) -> None:
+            announce_address(address)
+            query = f"publicKey={DEMO_WALLETS[0]}&wallets={','.join(DEMO_WALLETS)}&connect=1"
+            print(f"open {address}/samples/websocket_client_example.html?{query}", flush=True)
+
+        with simulated_backend(database):
+            run(settings, announce)
+
+
+def demo_mapping() -> str:
+    """The mapping of the reference schema."""
+    from bridge.mapping import REFERENCE
+
+    return REFERENCE
+
+
+@contextmanager
+def simulated_backend(database: Path) -> Iterator[None]:
+    """The legacy backend of the demo: it ends with us, however we end, since it reads the pipe that we hold."""
+    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, str(Path(__file__).resolve())]
+    backend = subprocess.Popen([*program, "demo-backend", str(database), "--exit-with-stdin"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        if backend.stdin is not None:
+            backend.stdin.close()
+        try:
+            backend.wait(3)
+        except subprocess.TimeoutExpired:
+            backend.kill()
+            backend.wait()
+
+
+@cli.command("demo-backend", hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def demo_backend_command(arguments: tuple[str, ...]) -> None:
+    """The simulated backend alone."""
+    from samples.legacy_backend import main as backend
+
+    sys.exit(backend(list(arguments)))
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Logs go to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time in seconds since the epoch, level, logger, message, and the traceback if there is one."""
+        entry = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="walcast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Knows SQLite: commits of a foreign writer become rows; the event log."""

@@ -1,0 +1,275 @@
+"""Capture: a commit of the legacy writer becomes changes, outcomes and events, each batch in one transaction.
+
+Where to look is the hints' business; what is there is asked through SQL from one snapshot; whether it is new is asked
+of the state file. A hint that says too much costs a look-up, one that says nothing costs a pass over the tables, and
+none can make an event appear or vanish.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Protocol
+
+from storage.errors import MappingMisfit
+from storage.examine import Batch, Decide, Examiner, Publish
+from storage.legacy import LegacyDatabase, Version, translated
+from storage.reader import SectionReader
+from storage.state import StateFile
+from storage.types import Change, Known, Op, Section, Value
+from storage.watched import Progress, Watched
+
+PENDING_ROWS = 1000
+LIMBO_ROWS = 20_000
+
+Candidates = dict[int, set[int]]
+"""Rowids by section number."""
+
+
+class Hints(Protocol):
+    """Says where a commit may have changed something."""
+
+    mode: str
+
+    def reset(self, legacy: LegacyDatabase, readers: Sequence[SectionReader]) -> None:
+        """The database was opened anew or its schema changed: what was known of its pages is void."""
+
+    def take(self, legacy: LegacyDatabase, version: Version) -> Candidates | None:
+        """Rowids that cover every change since the last call; None if that cannot be told."""
+
+
+class NoHints:
+    """Every commit asks for a pass over the tables."""
+
+    mode = "scan"
+
+    def reset(self, legacy: LegacyDatabase, readers: Sequence[SectionReader]) -> None:
+        """Nothing is kept."""
+
+    def take(self, legacy: LegacyDatabase, version: Version) -> Candidates | None:
+        """Nothing is known."""
+        return None
+
+
+class Capture:
+    """Owned by one thread. `attach` once, then `look` after each wake, and `step` while `is_behind`."""
+
+    def __init__(self, legacy: LegacyDatabase, state: StateFile, sections: Sequence[Section], decide: Decide, publish: Publish, hints: Hints) -> None:
+        self._legacy, self._state, self._hints, self._publish = legacy, state, hints, publish
+        self._examiner = Examiner(state, decide, publish)
+        self.watched = [Watched(section) for section in sections]
+        self._version = Version(-1, -1)
+        self.is_attached = False
+        self.looks = self.passes = self.fallbacks = 0
+
+    @property
+    def mode(self) -> str:
+        """Which engine says where to look."""
+        return self._hints.mode
+
+    @property
+    def rows_read(self) -> int:
+        """Rows read through SQL so far."""
+        return self._examiner.rows_read
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a pass is under way or asked for."""
+        return any(watched.is_behind for watched in self.watched)
+
+    @property
+    def is_baselined(self) -> bool:
+        """Whether every section's existing rows are known."""
+        return self.is_attached and all(watched.baseline == "done" for watched in self.watched)
+
+    @property
+    def misfits(self) -> list[str]:
+        """Why sections are paused."""
+        return [watched.misfit for watched in self.watched if watched.misfit]
+
+    @property
+    def failed_rows(self) -> int:
+        """Rows that could not be read or rendered."""
+        return sum(watched.failed for watched in self.watched)
+
+    # -- opening
+
+    def attach(self, *, existing_is_baseline: bool = True) -> None:
+        """Open the database and take over what is known of it.
+
+        `existing_is_baseline` is False when the database came into being while we waited for it: then its rows were
+        all committed under our eyes. Raises DatabaseUnusable, DatabaseAway, Busy, MappingMisfit.
+        """
+        self._legacy.open()
+        with self._legacy.snapshot() as version:
+            self._fit(strict=True)
+            self._state.adopt([watched.section for watched in self.watched], self._database_id())
+            self._publish(self._state.epoch, [])  # a new epoch may have begun
+            for watched in self.watched:
+                self._prepare(watched, existing_is_baseline)
+            self._version = Version(-1, version.schema)
+        self._hints.reset(self._legacy, self._readers())
+        self.is_attached = True
+
+    def _database_id(self) -> str:
+        return str(self._legacy.identity[1])  # a device number does not survive a remount
+
+    def _readers(self) -> list[SectionReader]:
+        return [watched.reader for watched in self.watched if watched.reader is not None]
+
+    def _fit(self, *, strict: bool) -> None:
+        """Make the statements for the present schema; a section that does not fit is refused at start, later paused."""
+        for watched in self.watched:
+            try:
+                watched.reader, watched.misfit = SectionReader(self._legacy.connection, watched.section), None
+            except MappingMisfit as error:
+                watched.reader, watched.misfit = None, str(error)
+                if strict:
+                    raise
+
+    def _prepare(self, watched: Watched, existing_is_baseline: bool) -> None:
+        assert watched.reader is not None
+        watched.baseline, watched.floor, watched.position = self._state.baseline(watched.section)
+        if watched.baseline == "new":
+            watched.baseline, watched.floor = ("running", watched.reader.last_loc()) if existing_is_baseline else ("done", None)
+            self._state.set_baseline(watched.section, watched.baseline, watched.floor, None)
+        watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
+        watched.failed = self._state.count_failures(watched.section)
+        watched.again = True  # whatever was committed while we were away
+
+    # -- looking
+
+    def look(self) -> bool:
+        """Take in what was committed since the last look; whether there was anything. Raises Busy, DatabaseAway."""
+        if not self._legacy.is_open or self._legacy.is_replaced():
+            self._reopen()
+        if self._legacy.data_version() == self._version.data:
+            return False
+        self.looks += 1
+        try:
+            with self._legacy.snapshot() as version:
+                if version.schema != self._version.schema:
+                    self._refit(version)
+                self._version = version
+                hinted = self._hints.take(self._legacy, version)
+                batches = [self._hinted(watched, hinted) for watched in self.watched if watched.reader is not None]
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self._examiner.record(batches)
+        if hinted is None:
+            self.fallbacks += 1
+            for watched in self.watched:
+                self._read_tail(watched)
+        return True
+
+    def _reopen(self) -> None:
+        """What is known stays and the rows are compared with it; but another file means that cursors begin anew."""
+        self._legacy.open()
+        with self._legacy.snapshot() as version:
+            self._refit(version)
+        if self._database_id() != self._state.database:
+            self._state.replace_database(self._database_id())
+            self._publish(self._state.epoch, [])
+
+    def _refit(self, version: Version) -> None:
+        self._fit(strict=False)
+        self._hints.reset(self._legacy, self._readers())
+        self._version = Version(-1, version.schema)
+        for watched in self.watched:
+            watched.progress, watched.again = None, True
+
+    def _failed(self, error: sqlite3.Error) -> Exception:
+        self.restart()
+        return translated(error, self._legacy.path)
+
+    def restart(self) -> None:
+        """Something failed in the middle of a look: what it saw may not have been recorded, so look at everything again."""
+        self._version = Version(-1, self._version.schema)
+        for watched in self.watched:
+            watched.progress, watched.again = None, True
+        if self._legacy.is_open:
+            self._hints.reset(self._legacy, self._readers())
+
+    def _hinted(self, watched: Watched, hinted: Candidates | None) -> Batch:
+        """The rows that a hint names, those that wait for an owner, and without a hint those that changed lately."""
+        assert watched.reader is not None
+        locs = set(watched.recent) if hinted is None else set(hinted.get(watched.section.number, ()))
+        locs.update(self._state.pending(watched.section, PENDING_ROWS))
+        if watched.reader.rowid is None:
+            locs = set()
+        watched.again = watched.again or hinted is None or watched.reader.rowid is None
+        if not locs:
+            return Batch(watched, [], [], {}, set(), 0)
+        batch = self._examiner.at(watched, locs)
+        if hinted is not None:  # it covers every place that changed, so a row that is in none of them is gone
+            batch.changes.extend(Change(watched.section, Op.GONE, None, entry) for entry in batch.missing)
+        return batch
+
+    def _read_tail(self, watched: Watched) -> None:
+        """Rows behind the last one known: what a writer appends is pushed before any pass comes to it."""
+        if watched.reader is None or watched.reader.rowid is None:
+            return
+        ends = [self._state.last_known_loc(watched.section), watched.floor if watched.baseline == "running" else None]
+        after: tuple[Value, ...] | None = max(((end,) for end in ends if end is not None), default=None)
+        while True:
+            after = self._examine_chunk(watched, after, is_baseline=False).last
+            if after is None:
+                return
+
+    # -- passes
+
+    def step(self) -> bool:
+        """One chunk of a pass over a section that needs one; whether there was one. Raises Busy, DatabaseAway."""
+        for watched in self.watched:
+            if watched.is_behind:
+                self._step(watched)
+                return True
+        return False
+
+    def _step(self, watched: Watched) -> None:
+        if watched.progress is None:
+            self.passes += 1
+            watched.again = False
+            resumed = watched.position if watched.baseline != "done" else None
+            watched.progress = Progress(after=None if resumed is None else (resumed,), is_resumed=resumed is not None)
+        progress = watched.progress
+        batch = self._examine_chunk(watched, progress.after, is_baseline=watched.baseline != "done")
+        progress.after, progress.rows = batch.last, progress.rows + batch.rows
+        room = LIMBO_ROWS - len(progress.limbo)
+        progress.limbo.extend(batch.missing[:room])
+        watched.again = watched.again or len(batch.missing) > room
+        if progress.after is None:
+            self._finish(watched, progress)
+
+    def _examine_chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
+        """Read and compare one chunk in one snapshot, record it in one transaction."""
+        try:
+            with self._legacy.snapshot():
+                batch = self._examiner.chunk(watched, after, is_baseline=is_baseline)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self._examiner.record([batch])
+        return batch
+
+    def _finish(self, watched: Watched, progress: Progress) -> None:
+        """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
+        gone = []
+        for entry in self._limbo(watched, progress):
+            now = self._state.find(watched.section, entry.key)
+            if now is not None and now.loc == entry.loc:
+                gone.append(Change(watched.section, Op.GONE, None, now))
+        self._examiner.record([Batch(watched, gone, [], {}, set(), 0)])
+        if watched.baseline != "done":
+            # Resumed after a stop: what changed before the place it went on from is still to be seen.
+            watched.again = watched.again or progress.is_resumed
+            watched.baseline, watched.position = "done", None
+            self._state.set_baseline(watched.section, "done", watched.floor, None)
+        watched.progress = None
+
+    def _limbo(self, watched: Watched, progress: Progress) -> list[Known]:
+        assert watched.reader is not None
+        if watched.reader.rowid is not None or self._state.count_known(watched.section) == progress.rows:
+            return progress.limbo
+        with self._legacy.snapshot():  # without rowids only the keys tell which rows are gone
+            there = watched.reader.all_locs()
+        return [entry for entry in self._state.known_between(watched.section, None, None) if entry.loc not in there]

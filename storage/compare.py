@@ -1,0 +1,61 @@
+"""Rows against what is known of them: pure decisions, no I/O but the two questions passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from storage.types import Change, Known, Op, Row, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`changes` in the order of the rows; `missing` are known rows that do not stand where they stood."""
+
+    changes: list[Change]
+    missing: list[Known]
+
+
+def compare(
+    section: Section,
+    rows: Iterable[Row],
+    known: Iterable[Known],
+    find: Callable[[bytes], Known | None],
+    stands: Callable[[Known], bool],
+) -> Comparison:
+    """Compare all rows that stand in some places with all that is known of those places.
+
+    `find` gives what is known under a key anywhere; `stands` tells whether a known row still stands where it stood.
+    Several rows with one id are one row: of messages the first that was seen, of tasks the one with the highest rowid.
+    """
+    at = {entry.loc: entry for entry in known}
+    changes: dict[bytes, Change] = {}
+    for row in rows:
+        here = at.get(row.loc)
+        if here is not None and here.digest == row.digest:
+            del at[row.loc]  # the digest covers the id
+        elif here is not None and here.key == row.key:
+            del at[row.loc]
+            changes[here.key] = Change(section, Op.CHANGED, row, here)
+        elif (change := _stranger(section, row, changes.get(row.key), find, stands)) is not None:
+            changes.pop(row.key, None)  # to the end: rows are pushed in the order of their places
+            changes[row.key] = change
+    moved = {change.known.key for change in changes.values() if change.known is not None}
+    return Comparison(list(changes.values()), [entry for entry in at.values() if entry.key not in moved])
+
+
+def _stranger(
+    section: Section, row: Row, earlier: Change | None, find: Callable[[bytes], Known | None], stands: Callable[[Known], bool]
+) -> Change | None:
+    """A row whose id is not known in its place: new, moved here, or a further row of an id that is known."""
+    newest_counts = section.kind == "task"
+    if earlier is not None:
+        if not newest_counts or earlier.row is None or row.loc < earlier.row.loc:
+            return None
+        return Change(section, Op.NEW if earlier.known is None else Op.MOVED, row, earlier.known)
+    known = find(row.key)
+    if known is None:
+        return Change(section, Op.NEW, row, None)
+    if stands(known) and (not newest_counts or row.loc < known.loc):
+        return None
+    return Change(section, Op.MOVED, row, known)

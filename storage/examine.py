@@ -1,0 +1,118 @@
+"""Examine places of a section: read them, compare them with what is known, decide, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from storage.compare import compare
+from storage.reader import Chunk, SectionReader
+from storage.state import StateFile
+from storage.types import Change, Event, Known, Outcome, Value
+from storage.watched import Watched
+
+CHUNK_ROWS = 500
+
+Decide = Callable[[Change], Outcome]
+Publish = Callable[[str, list[Event]], None]
+"""(epoch, events) of one transaction, in order."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one reading of one section found. `last` is where the next chunk begins, None at the end of the table."""
+
+    watched: Watched
+    changes: list[Change]
+    missing: list[Known]
+    broken: dict[int, str]
+    mended: set[int]
+    rows: int
+    last: tuple[Value, ...] | None = None
+    is_baseline: bool = False
+
+
+class Examiner:
+    """Reads inside the snapshot that the caller holds; records and publishes outside of it."""
+
+    def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
+        self._state, self._decide, self._publish = state, decide, publish
+        self.rows_read = 0
+
+    def at(self, watched: Watched, locs: set[int]) -> Batch:
+        """Examine the rows that stand, or are known to have stood, at these rowids."""
+        reader = _reader(watched)
+        chunk = reader.at(sorted(locs))
+        failed = {loc for loc in locs if loc in self._state.failures(watched.section, None, None)} if watched.failed else set()
+        return self._compare(watched, chunk, self._state.known_at(watched.section, locs), failed)
+
+    def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
+        """Examine the next rows after a place, and all that is known between it and the last of them."""
+        reader, section = _reader(watched), watched.section
+        chunk = reader.chunk(after, CHUNK_ROWS)
+        if reader.rowid is None:
+            known = self._state.known_at(section, [row.loc for row in chunk.rows])
+            failed = set(self._state.failures(section, None, None)) if watched.failed else set()
+        else:
+            low, high = _bound(after), _bound(chunk.last)
+            known = self._state.known_between(section, low, high)
+            failed = set(self._state.failures(section, low, high)) if watched.failed else set()
+        batch = self._compare(watched, chunk, known, failed)
+        batch.last, batch.is_baseline = chunk.last, is_baseline
+        return batch
+
+    def _compare(self, watched: Watched, chunk: Chunk, known: list[Known], failed: set[int]) -> Batch:
+        section, reader = watched.section, _reader(watched)
+        self.rows_read += len(chunk.rows)
+        broken = {bad.loc: bad.reason for bad in chunk.bad}
+        found = compare(
+            section, chunk.rows, [entry for entry in known if entry.loc not in broken],
+            lambda key: self._state.find(section, key), lambda entry: _stands(reader, entry),
+        )  # fmt: skip
+        # A row that only left the `where` is still that row: coming back, it is not a new message.
+        missing = [entry for entry in found.missing if not _is_hidden(reader, entry)]
+        return Batch(watched, found.changes, missing, broken, failed - broken.keys(), len(chunk.rows), chunk.last)
+
+    def record(self, batches: Iterable[Batch]) -> None:
+        """Decide and record in one transaction, then publish what came of it."""
+        batches = [batch for batch in batches if batch.changes or batch.broken or batch.mended or batch.is_baseline]
+        if not batches:
+            return
+        outcomes = [(batch.watched, self._outcome(batch, change)) for batch in batches for change in batch.changes]
+        with self._state.transaction():
+            events = self._state.record(outcome for _, outcome in outcomes)
+            for batch in batches:
+                problems = {o.change.row.loc: o.problem for w, o in outcomes if w is batch.watched and o.problem and o.change.row}
+                healed = {o.change.row.loc for w, o in outcomes if w is batch.watched and not o.problem and o.change.row} if batch.watched.failed else set()
+                self._state.set_failures(batch.watched.section, batch.broken | problems, batch.mended | healed)
+                if batch.broken or problems or batch.mended or healed:
+                    batch.watched.failed = self._state.count_failures(batch.watched.section)
+                if batch.is_baseline and batch.watched.baseline != "done":
+                    batch.watched.position = _bound(batch.last)
+                    self._state.set_baseline(batch.watched.section, batch.watched.baseline, batch.watched.floor, batch.watched.position)
+        if events:
+            self._publish(self._state.epoch, events)
+
+    def _outcome(self, batch: Batch, change: Change) -> Outcome:
+        if batch.is_baseline and batch.watched.is_baseline(change):
+            return Outcome(change, pending=change.known is not None and change.known.pending)
+        if change.row is not None:
+            batch.watched.remember(change.row.loc)
+        return self._decide(change)
+
+
+def _reader(watched: Watched) -> SectionReader:
+    assert watched.reader is not None, "a paused section is not examined"
+    return watched.reader
+
+
+def _bound(place: tuple[Value, ...] | None) -> int | None:
+    return place[0] if place is not None and isinstance(place[0], int) else None
+
+
+def _stands(reader: SectionReader, entry: Known) -> bool:
+    return reader.rowid is not None and reader.key_at(entry.loc, filtered=True) == entry.key
+
+
+def _is_hidden(reader: SectionReader, entry: Known) -> bool:
+    return reader.rowid is not None and reader.key_at(entry.loc, filtered=False) == entry.key

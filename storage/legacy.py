@@ -1,0 +1,194 @@
+"""The legacy database: opened read-only, kept open, never written, never closed by accident.
+
+Two traps shape this module (sqlite.org/howtocorrupt.html section 2.2, sqlite.org/wal.html section "Read-Only
+Databases"): closing any descriptor of the file in this process would drop SQLite's POSIX locks, so the file is opened
+through SQLite alone; and a read transaction held between looks would stop the WAL from being reset, so a snapshot
+lives no longer than its `with` block.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from storage.errors import DatabaseAway, DatabaseUnusable, WalcastError
+
+Identity = tuple[int, int]
+"""(device, inode) of the file."""
+
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_ALLOWED_ACTIONS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION})
+_ALLOWED_PRAGMAS = frozenset(
+    {"data_version", "schema_version", "table_xinfo", "table_list", "journal_mode", "page_size", "query_only", "busy_timeout"}
+)
+_REFUSED_FUNCTIONS = frozenset(
+    {
+        "load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "eval", "sha3_query",  # side effects
+        "random", "randomblob", "changes", "total_changes", "last_insert_rowid",  # another value at each look
+        "current_timestamp", "current_time", "current_date",
+    }
+)  # fmt: skip
+
+
+class Busy(WalcastError):
+    """The writer holds the database just now; try again in a moment. Never shown to an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a snapshot saw: `data` moves with every commit by others, `schema` with every change of the schema."""
+
+    data: int
+    schema: int
+
+
+def identity_of(path: Path) -> Identity:
+    """Which file the path names now. Raises DatabaseAway if none."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DatabaseAway(f"the database {path} is not there ({error.strerror})", "wait for the writer or check --db") from error
+    return status.st_dev, status.st_ino
+
+
+def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -> sqlite3.Connection:
+    """A read-only connection that refuses everything but reading. TEXT comes as bytes.
+
+    Raises DatabaseUnusable if the file is no SQLite database, DatabaseAway if it cannot be opened now, Busy if the
+    writer holds it exclusively.
+    """
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=not any_thread,
+            timeout=busy_timeout_ms / 1000,
+        )  # fmt: skip
+        connection.execute("PRAGMA query_only=1")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise translated(error, path) from error
+    connection.text_factory = bytes
+    connection.set_authorizer(authorize)
+    return connection
+
+
+def authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+    """The authorizer of every connection to the legacy database (sqlite.org/c3ref/set_authorizer.html)."""
+    if action == sqlite3.SQLITE_FUNCTION:
+        refused = (second or "").lower() in _REFUSED_FUNCTIONS
+    elif action == sqlite3.SQLITE_PRAGMA:
+        refused = (first or "").lower() not in _ALLOWED_PRAGMAS
+    else:
+        refused = action not in _ALLOWED_ACTIONS
+    return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+
+def translated(error: sqlite3.Error, path: Path) -> WalcastError:
+    """The same error in the operator's words."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(f"{path} is locked by its writer")
+    if code == sqlite3.SQLITE_NOTADB:
+        return DatabaseUnusable(f"{path} is not an SQLite database (or it is encrypted)", "point --db at the writer's database file")
+    if code == sqlite3.SQLITE_READONLY:
+        return DatabaseAway(
+            f"{path} was left by a crashed writer in the middle of a transaction", "it mends itself when the writer opens it again"
+        )
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return DatabaseAway(
+            f"{path} cannot be opened ({error})",
+            "the user that runs walcast needs to read the file and, in WAL mode, to write in its folder (for -wal and -shm)",
+        )
+    return DatabaseAway(f"{path} cannot be read ({error})", "it is tried again; check the disk and the writer")
+
+
+class LegacyDatabase:
+    """One connection, used by the capture thread alone, and the identity of the file it is open on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.identity: Identity = (0, 0)
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection. Raises DatabaseAway when closed."""
+        if self._connection is None:
+            raise DatabaseAway(f"the database {self.path} is not open")
+        return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is open."""
+        return self._connection is not None
+
+    def open(self) -> None:
+        """Open, or open anew. Raises as `connect`."""
+        self.close()
+        before = identity_of(self.path)
+        connection = connect(self.path)
+        if identity_of(self.path) != before:  # replaced while we opened it: which one we got cannot be told
+            connection.close()
+            raise Busy(f"{self.path} was replaced while it was being opened")
+        self._connection, self.identity = connection, before
+
+    def close(self) -> None:
+        """Close; safe to call twice."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def is_replaced(self) -> bool:
+        """Whether the path names another file than the one that is open. Raises DatabaseAway if it names none."""
+        return identity_of(self.path) != self.identity
+
+    def data_version(self) -> int:
+        """A number that moves when another connection has committed. Raises Busy, DatabaseAway."""
+        try:
+            return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+
+    def journal_mode(self) -> str:
+        """`wal`, or `delete` for every kind of rollback journal. Raises Busy, DatabaseAway."""
+        try:
+            return str(self.connection.execute("PRAGMA journal_mode").fetchone()[0], "ascii")
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+
+    def is_being_written(self) -> bool:
+        """Whether a rollback journal is in use: a commit is under way, and reading now would only stand in its way.
+
+        Asked without any lock: opening and closing the journal is harmless, it carries no locks of SQLite's.
+        """
+        try:
+            with open(f"{self.path}-journal", "rb") as journal:
+                return journal.read(8) == JOURNAL_MAGIC
+        except OSError:
+            return False
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Version]:
+        """One read transaction: every statement inside sees the same commit. Raises Busy, DatabaseAway."""
+        connection = self.connection
+        try:
+            connection.execute("BEGIN")
+            # Reading the schema cookie takes the snapshot; data_version asked after it belongs to that snapshot.
+            schema = connection.execute("PRAGMA schema_version").fetchone()[0]
+            data = connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise translated(error, self.path) from error
+        try:
+            yield Version(data, schema)
+        finally:
+            with suppress(sqlite3.Error):  # an I/O error may have ended it already
+                connection.execute("COMMIT")

@@ -1,0 +1,285 @@
+"""Rows of one mapped section, read through SQL from the snapshot that is open.
+
+Every statement is prepared once per schema, so that a mapping which does not fit is found before anything is served.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from storage.errors import MappingMisfit
+from storage.types import Row, Section, Value, digest_of, key_of, text_of
+
+CHUNK_BYTES = 4 << 20
+"""A chunk ends early when its rows exceed this: bounded memory however large the rows are."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row whose expressions fail: the rest of the section must not suffer for it."""
+
+    loc: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows in the order of the table. They are all that stand after the previous chunk and up to `last`.
+
+    `last` is where the next chunk begins, None when this one reached the end of the table.
+    """
+
+    rows: list[Row]
+    bad: list[BadRow]
+    last: tuple[Value, ...] | None
+
+
+def quoted(name: str) -> str:
+    """An identifier, quoted for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class SectionReader:
+    """The statements of one section over one schema. Raises MappingMisfit if the section does not fit it."""
+
+    def __init__(self, connection: sqlite3.Connection, section: Section) -> None:
+        self.section = section
+        self._connection = connection
+        self.columns = _columns(connection, section)
+        self.rowid = _rowid_alias(connection, section.table, self.columns)
+        for name, expression in section.fields:
+            _check_expression(connection, section, name, expression, self.columns)
+        if section.where is not None:
+            _check_expression(connection, section, "where", section.where, self.columns)
+        names = [self.rowid] if self.rowid else [quoted(name) for name in _primary_key(connection, section.table)]
+        self._place = [f"{quoted(section.table)}.{name}" for name in names]
+        self._select, self._filter = self._statement()
+
+    def _statement(self) -> tuple[str, str]:
+        fields = ", ".join(f"({expression}\n)" for _, expression in self.section.fields)
+        select = f"SELECT {self._place_columns}, {fields} FROM {quoted(self.section.table)}"
+        condition = f"({self.section.where}\n)" if self.section.where else "1"
+        try:
+            self._connection.execute(f"{select} WHERE {condition} LIMIT 0")
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise MappingMisfit(f"[{self.section.name}] does not fit the database: {error}") from error
+        return select, condition
+
+    @property
+    def _place_columns(self) -> str:
+        # quote() keeps the storage class of a key part, so that the next chunk can begin exactly behind it.
+        return ", ".join(self._place if self.rowid else [f"quote({name})" for name in self._place])
+
+    def _loc(self, place: tuple[Value, ...]) -> int:
+        """A table WITHOUT ROWID has no rowid: 63 bits of its primary key stand for the place."""
+        if self.rowid and isinstance(place[0], int):
+            return place[0]
+        return int.from_bytes(digest_of(place)[:8], "big") >> 1
+
+    def _row(self, record: tuple[Value, ...]) -> Row:
+        width = len(self._place)
+        values = record[width:]
+        return Row(self._loc(record[:width]), digest_of(values), values)
+
+    def chunk(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
+        """The next `limit` rows after a place (None: from the start)."""
+        try:
+            return self._chunk(after, limit)
+        except sqlite3.OperationalError as error:
+            if not _is_row_error(error):
+                raise
+        return self._chunk_row_by_row(after, limit)
+
+    def _condition(self, comparison: Literal[">", "IS"], place: tuple[Value, ...] | None) -> tuple[str, tuple[Value, ...]]:
+        if place is None:
+            return "1", ()
+        if self.rowid:
+            return f"{self._place[0]} {comparison} ?", place
+        literals = ", ".join(str(text_of(part)) for part in place)  # what quote() gave: SQL literals
+        return f"({', '.join(self._place)}) {comparison} ({literals})", ()
+
+    def _chunk(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
+        condition, parameters = self._condition(">", after)
+        cursor = self._connection.execute(
+            f"{self._select} WHERE {condition} AND {self._filter} ORDER BY {', '.join(self._place)} LIMIT ?", (*parameters, limit)
+        )
+        rows: list[Row] = []
+        size, last, width = 0, None, len(self._place)
+        for record in cursor:
+            rows.append(self._row(record))
+            size += sum([len(value) for value in record if type(value) is bytes])
+            if size > CHUNK_BYTES or len(rows) == limit:
+                last = record[:width]
+                break
+        cursor.close()  # a statement left open would hold the snapshot
+        return Chunk(rows, [], last)
+
+    def _chunk_row_by_row(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
+        condition, parameters = self._condition(">", after)
+        places = self._connection.execute(
+            f"SELECT {self._place_columns} FROM {quoted(self.section.table)} WHERE {condition} "
+            f"ORDER BY {', '.join(self._place)} LIMIT ?", (*parameters, limit),
+        ).fetchall()  # fmt: skip
+        rows: list[Row] = []
+        bad: list[BadRow] = []
+        for place in places:
+            self._read_one(place, rows, bad)
+        return Chunk(rows, bad, places[-1] if len(places) == limit else None)
+
+    def _read_one(self, place: tuple[Value, ...], rows: list[Row], bad: list[BadRow]) -> None:
+        match, parameters = self._condition("IS", place)
+        try:
+            found = self._connection.execute(f"{self._select} WHERE {match} AND {self._filter}", parameters).fetchall()
+            rows.extend(map(self._row, found))
+        except sqlite3.OperationalError as error:
+            if not _is_row_error(error):
+                raise
+            bad.append(BadRow(self._loc(place), str(error)))
+
+    def at(self, locs: Sequence[int]) -> Chunk:
+        """The rows that stand at these rowids now. Only for tables that have rowids."""
+        listed = json.dumps(list(locs))
+        try:
+            records = self._connection.execute(
+                f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} ORDER BY {self._place[0]}",
+                (listed,),
+            ).fetchall()
+            return Chunk([self._row(record) for record in records], [], None)
+        except sqlite3.OperationalError as error:
+            if not _is_row_error(error):
+                raise
+        rows: list[Row] = []
+        bad: list[BadRow] = []
+        for loc in sorted(locs):
+            self._read_one((loc,), rows, bad)
+        return Chunk(rows, bad, None)
+
+    def key_at(self, loc: int, *, filtered: bool) -> bytes | None:
+        """The key of the row that stands at a rowid now, None if there is none. `filtered` applies `where`."""
+        condition = self._filter if filtered else "1"
+        try:
+            found = self._connection.execute(
+                f"SELECT ({self.section.fields[0][1]}\n) FROM {quoted(self.section.table)} WHERE {self._place[0]} = ? AND {condition}", (loc,)
+            ).fetchone()
+        except sqlite3.OperationalError as error:
+            if not _is_row_error(error):
+                raise
+            return None
+        return None if found is None else key_of(found[0])
+
+    def last_loc(self) -> int:
+        """The highest rowid of the table, 0 if it is empty or has none."""
+        if self.rowid is None:
+            return 0
+        found = self._connection.execute(f"SELECT max({self._place[0]}) FROM {quoted(self.section.table)}").fetchone()[0]
+        return 0 if found is None else int(found)
+
+    def all_locs(self) -> set[int]:
+        """The places of all rows, whether `where` holds or not. For tables WITHOUT ROWID: 8 bytes of memory and more for each."""
+        found = self._connection.execute(f"SELECT {self._place_columns} FROM {quoted(self.section.table)}")
+        return {self._loc(place) for place in found}
+
+    def count(self) -> int:
+        """How many rows the table has."""
+        return int(self._connection.execute(f"SELECT count(*) FROM {quoted(self.section.table)}").fetchone()[0])
+
+
+def _is_row_error(error: sqlite3.OperationalError) -> bool:
+    """Whether evaluating one row failed ("malformed JSON"), not the database or the statement."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH) and not re.match(
+        r"no such (table|column|function)|near ", str(error)
+    )
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _columns(connection: sqlite3.Connection, section: Section) -> list[str]:
+    tables = {_text(name): _text(kind) for name, kind in connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")}
+    kind = {name.lower(): kind for name, kind in tables.items()}.get(section.table.lower())
+    if kind is None:
+        raise MappingMisfit(f'[{section.name}] table = "{section.table}": no such table', _nearest(section.table, tables, "tables"))
+    if kind == "view":
+        raise MappingMisfit(
+            f'[{section.name}] table = "{section.table}" is a view', "name the table behind it and put the view's expressions into the fields"
+        )
+    return [_text(record[1]) for record in connection.execute(f"PRAGMA table_xinfo({quoted(section.table)})")]
+
+
+def _nearest(name: str, names: Iterable[str], what: str) -> str:
+    names = sorted(names)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f'did you mean "{close[0]}"?' if close else f"{what} there are: {', '.join(names) or 'none'}"
+
+
+def _rowid_alias(connection: sqlite3.Connection, table: str, columns: list[str]) -> str | None:
+    taken = {column.lower() for column in columns}
+    for alias in ("rowid", "_rowid_", "oid"):
+        if alias not in taken:
+            try:
+                connection.execute(f"SELECT {alias} FROM {quoted(table)} LIMIT 0")
+            except sqlite3.OperationalError:
+                return None  # WITHOUT ROWID
+            return alias
+    return None
+
+
+def _primary_key(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The columns of the primary key in its order; all columns if there is none."""
+    records = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    keyed = sorted((int(record[5]), _text(record[1])) for record in records if record[5])
+    return [name for _, name in keyed] or [_text(record[1]) for record in records]
+
+
+def _check_expression(connection: sqlite3.Connection, section: Section, field: str, expression: str, columns: list[str]) -> None:
+    """Compile one expression alone, so that the error names the field it stands in.
+
+    In WHERE an aggregate is refused by SQLite; in a SELECT list it would silently fold the table into one row.
+    """
+    place = f'[{section.name}] {field} = "{expression}"'
+    try:
+        width = len(connection.execute(f"SELECT ({expression}\n) FROM {quoted(section.table)} LIMIT 0").description)
+        connection.execute(f"SELECT 1 FROM {quoted(section.table)} WHERE ({expression}\n) IS NULL LIMIT 0")
+    except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+        raise MappingMisfit(f"{place}: {_reason(error)}", _hint(str(error), columns)) from error
+    if width != 1:
+        raise MappingMisfit(f"{place}: gives {width} values", "a field is one SQL expression")
+    for name in re.findall(r'"((?:[^"]|"")+)"', re.sub(r"'(?:[^']|'')*'", "", expression)):
+        _check_quoted(connection, place, name.replace('""', '"'))
+
+
+def _check_quoted(connection: sqlite3.Connection, place: str, name: str) -> None:
+    """SQLite takes a double-quoted name that does not exist for a string: then every row would carry that string."""
+    known = {_text(table).lower() for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for table in list(known):
+        known |= {_text(record[1]).lower() for record in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
+    if name.lower() not in known:
+        raise MappingMisfit(f'{place}: no column "{name}"', _nearest(name, known, "names") + " (text stands in 'single quotes')")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "not authorized" in text or "prohibited" in text:
+        return f"is refused ({text}): an expression may only read, and must give the same value at each look"
+    if "one statement at a time" in text or "binding" in text:
+        return f"is not one SQL expression ({text})"
+    return text
+
+
+def _hint(text: str, columns: list[str]) -> str:
+    missing = re.search(r"no such column: (?:.*\.)?(.+)$", text)
+    return _nearest(missing[1], columns, "columns") if missing else ""
+
+
+def table_names(connection: sqlite3.Connection) -> list[str]:
+    """The tables of a database, without SQLite's own."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+    return [_text(name) for (name,) in found]

@@ -1,0 +1,341 @@
+"""The bridge's own file: what was seen of each row, and the event log, in one transaction per look.
+
+Killing the process at any instruction therefore loses and repeats nothing: either a change is remembered *and* its
+event is in the log, or neither. `synchronous=NORMAL` keeps that promise through a `kill -9` but may drop the last
+transactions when the whole machine stops; a boot id that changed without a clean close tells, and then a new epoch
+begins, since sequence numbers might be given a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from storage.errors import StateUnusable
+from storage.lock import FileLock
+from storage.types import Event, Known, Op, Outcome, Section, place_of
+
+FORMAT = 1
+APPLICATION_ID = 0x77616C63  # "walc"
+PRUNE_STEP = 256
+"""At most so many events leave the log per transaction, so that pruning never delays a look."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sections(
+    number INTEGER PRIMARY KEY, identity TEXT NOT NULL, definition TEXT NOT NULL,
+    floor INTEGER, position INTEGER, baseline TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS seen(
+    section INTEGER NOT NULL, loc INTEGER NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, place BLOB NOT NULL,
+    pending INTEGER NOT NULL, PRIMARY KEY(section, loc, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS seen_key ON seen(section, key);
+CREATE INDEX IF NOT EXISTS seen_pending ON seen(section) WHERE pending;
+CREATE TABLE IF NOT EXISTS failed(
+    section INTEGER NOT NULL, loc INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY(section, loc)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events(
+    seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, type TEXT NOT NULL, conversation_id TEXT NOT NULL,
+    subject TEXT NOT NULL, owners TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS routes(
+    owner TEXT NOT NULL, seq INTEGER NOT NULL, prev INTEGER NOT NULL, PRIMARY KEY(owner, seq)) WITHOUT ROWID;
+"""
+
+
+def boot_id() -> str | None:
+    """What changes when the machine starts anew; None where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+class StateFile:
+    """The writing side, used by the capture thread alone. `epoch`, `head` and `pruned` may be read by any thread."""
+
+    def __init__(self, path: Path, *, keep_events: int, keep_seconds: float) -> None:
+        self.path = path
+        self.epoch = ""
+        self.head = 0
+        self.pruned = 0
+        self._keep_events, self._keep_ms = keep_events, int(keep_seconds * 1000)
+        self._lock = FileLock(path.with_name(path.name + ".lock"))
+        self._connection: sqlite3.Connection | None = None
+        self._last: dict[str, int] = {}
+
+    @property
+    def _sql(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StateUnusable(f"the state file {self.path} is not open")
+        return self._connection
+
+    def open(self) -> None:
+        """Open or create. Raises StateUnusable: not writable, not ours, of another format, or in use."""
+        self._lock.acquire(f"the state file {self.path} belongs to another running walcast", "give this one another --state")
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.close()
+            raise StateUnusable(f"the state file {self.path} cannot be used ({error})", "give another --state in a writable folder") from error
+        except StateUnusable:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5)
+        sql = self._connection
+        if sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            found = sql.execute("PRAGMA application_id").fetchone()[0], sql.execute("PRAGMA user_version").fetchone()[0]
+            if found[0] != APPLICATION_ID:
+                raise StateUnusable(f"{self.path} is not a walcast state file", "give another --state; nothing was written to it")
+            if found[1] != FORMAT:
+                raise StateUnusable(f"the state file {self.path} has format {found[1]}, this walcast reads {FORMAT}", "give another --state")
+        sql.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        sql.execute(f"PRAGMA user_version={FORMAT}")
+        sql.execute("PRAGMA journal_mode=WAL")
+        sql.execute("PRAGMA wal_autocheckpoint=4000")
+        sql.execute("PRAGMA cache_size=-8000")
+        sql.executescript(_SCHEMA)
+        boot = boot_id()
+        sql.execute(f"PRAGMA synchronous={'NORMAL' if boot else 'FULL'}")
+        self._begin(boot)
+
+    def _begin(self, boot: str | None) -> None:
+        with self.transaction():
+            self.epoch = str(self._get("epoch") or "")
+            self.pruned = int(self._get("pruned") or 0)
+            newest = self._sql.execute("SELECT max(seq) FROM events").fetchone()[0]
+            self.head = max(int(newest or 0), self.pruned)
+            if not self.epoch or (not self._get("clean") and self._get("boot") != boot):
+                self._new_epoch()
+            self._set("boot", boot)
+            self._set("clean", 0)
+
+    def close(self) -> None:
+        """Close cleanly; safe to call twice."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # a full disk must not keep us from closing
+                self._connection.execute("PRAGMA synchronous=FULL")
+                self._set("clean", 1)
+            self._connection.close()
+            self._connection = None
+        self._lock.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """BEGIN IMMEDIATE ... COMMIT, rolled back on any error. What is kept in memory follows what is on disk."""
+        sql, before = self._sql, (self.epoch, self.head, self.pruned)
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            sql.execute("COMMIT")
+        except BaseException:
+            self.epoch, self.head, self.pruned = before
+            self._last.clear()
+            with suppress(sqlite3.Error):
+                sql.execute("ROLLBACK")
+            raise
+
+    def _get(self, name: str) -> str | int | None:
+        found = self._sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        value: str | int | None = None if found is None else found[0]
+        return value
+
+    def _set(self, name: str, value: str | int | None) -> None:
+        self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    # -- epochs
+
+    def _new_epoch(self) -> None:
+        """Cursors given so far are void from here on. Events of old epochs are pruned in small steps."""
+        self.epoch = secrets.token_hex(6)
+        self.pruned = self.head
+        self._last.clear()
+        self._set("epoch", self.epoch)
+        self._set("pruned", self.pruned)
+
+    # -- sections
+
+    def adopt(self, sections: Sequence[Section], database: str) -> str | None:
+        """Take over what is known for these sections. Returns the reason of a new epoch, if one had to begin.
+
+        A section whose identity changed is forgotten and taken as baseline anew; one whose other expressions changed
+        keeps its rows, and their digests are taken anew without events.
+        """
+        known = {row[0]: row[1:] for row in self._sql.execute("SELECT number, identity, definition FROM sections")}
+        reason = None
+        with self.transaction():
+            for number in known.keys() - {section.number for section in sections}:
+                self._forget(number)
+            for section in sections:
+                identity, definition = known.get(section.number, (None, None))
+                if identity != section.identity:
+                    self._forget(section.number)
+                    self._sql.execute(
+                        "INSERT INTO sections(number, identity, definition, baseline) VALUES (?, ?, ?, 'new')",
+                        (section.number, section.identity, section.definition),
+                    )
+                elif definition != section.definition:
+                    self._sql.execute(
+                        "UPDATE sections SET definition = ?, baseline = 'redigest', position = NULL WHERE number = ?",
+                        (section.definition, section.number),
+                    )
+            if known and known != {section.number: (section.identity, section.definition) for section in sections}:
+                reason = "mapping_changed"
+            if self._get("database") not in (None, database):
+                reason = "database_replaced"
+            if reason:
+                self._new_epoch()
+            self._set("database", database)
+        return reason
+
+    def _forget(self, number: int) -> None:
+        for table in ("seen", "failed"):
+            self._sql.execute(f"DELETE FROM {table} WHERE section = ?", (number,))
+        self._sql.execute("DELETE FROM sections WHERE number = ?", (number,))
+
+    @property
+    def database(self) -> str | None:
+        """Which file the known rows belong to."""
+        found = self._get("database")
+        return None if found is None else str(found)
+
+    def replace_database(self, database: str) -> None:
+        """Another file took the database's place: cursors given so far are void."""
+        with self.transaction():
+            self._new_epoch()
+            self._set("epoch_reason", "database_replaced")
+            self._set("database", database)
+
+    def baseline(self, section: Section) -> tuple[Literal["new", "running", "redigest", "done"], int | None, int | None]:
+        """(`new` | `running` | `redigest` | `done`, highest rowid that is baseline, rowid up to which it was taken)."""
+        found = self._sql.execute("SELECT baseline, floor, position FROM sections WHERE number = ?", (section.number,)).fetchone()
+        return found[0], found[1], found[2]
+
+    def set_baseline(self, section: Section, baseline: str, floor: int | None, position: int | None) -> None:
+        """Record how far the baseline of a section has come."""
+        self._sql.execute(
+            "UPDATE sections SET baseline = ?, floor = ?, position = ? WHERE number = ?", (baseline, floor, position, section.number)
+        )
+
+    # -- known rows
+
+    def _known(self, section: Section, condition: str, parameters: Sequence[object]) -> list[Known]:
+        found = self._sql.execute(
+            f"SELECT loc, key, digest, place, pending FROM seen WHERE section = ? AND {condition}", (section.number, *parameters)
+        )
+        return [Known(loc, key, digest, place, bool(pending)) for loc, key, digest, place, pending in found]
+
+    def known_between(self, section: Section, after: int | None, last: int | None) -> list[Known]:
+        """Rows known in (after, last]; None is unbounded."""
+        low, high = -(1 << 63) if after is None else after, (1 << 63) - 1 if last is None else last
+        return self._known(section, "loc BETWEEN ? AND ? AND loc IS NOT ?", (low, high, after))
+
+    def known_at(self, section: Section, locs: Iterable[int]) -> list[Known]:
+        """Rows known at these rowids."""
+        return self._known(section, "loc IN (SELECT value FROM json_each(?))", (json.dumps(list(locs)),))
+
+    def find(self, section: Section, key: bytes) -> Known | None:
+        """The row known under a key."""
+        found = self._known(section, "key = ?", (key,))
+        return found[0] if found else None
+
+    def pending(self, section: Section, limit: int) -> list[int]:
+        """Rowids of rows that wait for an owner."""
+        found = self._sql.execute("SELECT loc FROM seen WHERE section = ? AND pending LIMIT ?", (section.number, limit))
+        return [loc for (loc,) in found]
+
+    def last_known_loc(self, section: Section) -> int | None:
+        """The highest rowid known."""
+        found = self._sql.execute("SELECT max(loc) FROM seen WHERE section = ?", (section.number,)).fetchone()[0]
+        return None if found is None else int(found)
+
+    def count_known(self, section: Section) -> int:
+        """How many rows are known."""
+        return int(self._sql.execute("SELECT count(*) FROM seen WHERE section = ?", (section.number,)).fetchone()[0])
+
+    def failures(self, section: Section, after: int | None, last: int | None) -> dict[int, str]:
+        """Rows in (after, last] that could not be read or rendered, by rowid, with the reason."""
+        low, high = -(1 << 63) if after is None else after, (1 << 63) - 1 if last is None else last
+        return dict(
+            self._sql.execute(
+                "SELECT loc, reason FROM failed WHERE section = ? AND loc BETWEEN ? AND ? AND loc IS NOT ?", (section.number, low, high, after)
+            )
+        )
+
+    def count_failures(self, section: Section) -> int:
+        """How many rows fail now."""
+        return int(self._sql.execute("SELECT count(*) FROM failed WHERE section = ?", (section.number,)).fetchone()[0])
+
+    def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> None:
+        """Record rows that fail now and forget those that do not any more."""
+        now = int(time.time() * 1000)
+        self._sql.executemany("DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended])
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)", [(section.number, loc, reason, now) for loc, reason in broken.items()]
+        )
+
+    # -- the log
+
+    def record(self, outcomes: Iterable[Outcome]) -> list[Event]:
+        """Remember changes and append their events. Call it inside `transaction`."""
+        events, forget, remember = [], [], []
+        for outcome in outcomes:
+            section, row, known = outcome.change.section.number, outcome.change.row, outcome.change.known
+            if known is not None and (row is None or known.loc != row.loc or known.key != row.key):
+                forget.append((section, known.loc, known.key))
+            if row is not None and outcome.change.op is not Op.GONE:
+                place = place_of(outcome.change.section, row.values)
+                remember.append((section, row.loc, row.key, row.digest, place, outcome.pending))
+            if outcome.draft is not None:
+                events.append(self._append(outcome))
+        self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
+        self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)", remember)
+        if events:
+            self._prune()
+        return events
+
+    def _append(self, outcome: Outcome) -> Event:
+        draft = outcome.draft
+        assert draft is not None
+        self.head += 1
+        routes = tuple((owner, self._previous(owner)) for owner in draft.owners)
+        event = Event(self.head, draft.type, draft.conversation_id, draft.subject, draft.body, routes)
+        self._sql.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (event.seq, int(time.time() * 1000), event.type, event.conversation_id, event.subject, json.dumps(draft.owners), event.body),
+        )
+        for owner, previous in routes:
+            self._sql.execute("INSERT INTO routes VALUES (?, ?, ?)", (owner, event.seq, previous))
+            self._last[owner] = event.seq
+        return event
+
+    def _previous(self, owner: str) -> int:
+        if owner not in self._last:
+            if len(self._last) > 10_000:
+                self._last.clear()
+            found = self._sql.execute("SELECT max(seq) FROM routes WHERE owner = ? AND seq > ?", (owner, self.pruned)).fetchone()[0]
+            self._last[owner] = found or 0
+        return self._last[owner]
+
+    def _prune(self) -> None:
+        """Drop what is beyond retention or of an old epoch: at most PRUNE_STEP events, never the newest."""
+        oldest = self._sql.execute("SELECT seq, at FROM events ORDER BY seq LIMIT 1").fetchone()
+        expired = int(time.time() * 1000) - self._keep_ms
+        if oldest is None or (oldest[0] > max(self.pruned, self.head - self._keep_events) and oldest[1] >= expired):
+            return
+        doomed = self._sql.execute(
+            "SELECT seq, owners FROM events WHERE (seq <= ? OR at < ?) AND seq < ? ORDER BY seq LIMIT ?",
+            (max(self.pruned, self.head - self._keep_events), expired, self.head, PRUNE_STEP),
+        ).fetchall()
+        if not doomed:
+            return
+        self._sql.executemany("DELETE FROM routes WHERE owner = ? AND seq = ?", [(o, seq) for seq, owners in doomed for o in json.loads(owners)])
+        self._sql.execute("DELETE FROM events WHERE seq <= ?", (doomed[-1][0],))
+        self.pruned = max(self.pruned, doomed[-1][0])
+        self._set("pruned", self.pruned)

@@ -1,0 +1,157 @@
+"""The values that cross between the rooms. Frozen, and free of any library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from marshal import dumps
+from typing import Literal
+
+Kind = Literal["message", "task"]
+Value = int | float | bytes | None
+"""One SQLite value. TEXT and BLOB both come as bytes: a writer may store JSON as either, and TEXT need not be UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One `[messages]` or `[tasks]` section of a mapping, as SQL.
+
+    `fields` are (name, SQL expression) in a fixed order; the first is always `id`, the second `owner`, the third
+    `conversation_id`.
+    """
+
+    number: int
+    name: str
+    kind: Kind
+    table: str
+    fields: tuple[tuple[str, str], ...]
+    where: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What makes a row of this section *that* row: if it changes, nothing known of the section holds any more."""
+        return repr((self.kind, self.table, self.fields[0][1]))
+
+    @property
+    def definition(self) -> str:
+        """What the digests of this section's rows depend on."""
+        return repr((self.identity, self.fields, self.where))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a section as one snapshot showed it. `loc` is its rowid: where it stands, never who it is."""
+
+    loc: int
+    digest: bytes
+    values: tuple[Value, ...]
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes that stand for the mapped id."""
+        return key_of(self.values[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the state file remembers of a row."""
+
+    loc: int
+    key: bytes
+    digest: bytes
+    place: bytes
+    pending: bool = False
+
+
+class Op(Enum):
+    """What happened to a row since it was last seen."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    MOVED = "moved"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row that is not what the state file remembers. `row` is None for GONE, `known` is None for NEW."""
+
+    section: Section
+    op: Op
+    row: Row | None
+    known: Known | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event before it has its place in the log. `body` is its JSON object, encoded."""
+
+    type: str
+    conversation_id: str
+    subject: str
+    body: bytes
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of the log. `routes` pairs each owner with the sequence number of the event before it for that owner."""
+
+    seq: int
+    type: str
+    conversation_id: str
+    subject: str
+    body: bytes
+    routes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the bridge decided about one change: what to remember, and the event to log, if any.
+
+    `pending` keeps a row that has no owner yet on the list of those that are looked at again.
+    """
+
+    change: Change
+    draft: Draft | None = None
+    pending: bool = False
+    problem: str | None = None
+
+
+def digest_of(values: Sequence[Value]) -> bytes:
+    """16 bytes that change when any mapped value changes.
+
+    marshal version 2 is the fastest canonical encoding of None, int, float and bytes in the standard library, and has
+    no references in it, so equal values always give equal bytes.
+    """
+    return blake2b(dumps(tuple(values), 2), digest_size=16).digest()
+
+
+def text_of(value: Value) -> str | None:
+    """A mapped value as text: JSON ids are strings, whatever the column holds."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value is None else str(value)
+
+
+def key_of(value: Value) -> bytes:
+    """16 bytes that stand for an id; 1 and '1' are the same id, since both are pushed as "1"."""
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return blake2b(raw, digest_size=16).digest()
+
+
+NOWHERE = b""
+
+
+def place_of(section: Section, values: Sequence[Value]) -> bytes:
+    """8 bytes that stand for a message's conversation: the same id in another conversation is another message.
+
+    A deleted id that is given again would else pass for an edit of the old message. NOWHERE for a task, whose id is
+    all that it is, and for a message that has no conversation yet.
+    """
+    conversation = values[2]
+    if section.kind != "message" or conversation is None:
+        return NOWHERE
+    return blake2b(str(text_of(conversation)).encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,109 @@
+"""Wake: when to look. File events are hints; they may come early, late, twice, for nothing or not at all.
+
+The folder is watched for the side files coming and going, and the database, `-wal` and `-journal` themselves for writes,
+so that our own state file beside them does not wake us. Where there is no inotify, or it is switched off, only the
+timeout of `wait` wakes, and the caller polls `PRAGMA data_version`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+if sys.platform == "linux":
+    from inotify_simple import INotify, flags
+
+    _COMING_AND_GOING = flags.CREATE | flags.DELETE | flags.MOVED_TO | flags.MOVED_FROM | flags.ONLYDIR
+else:
+    INotify = None
+
+SUFFIXES = ("", "-wal", "-journal")
+
+
+class Waker:
+    """Waits for a file event, a call of `wake`, or a timeout. `wait` and `close` belong to one thread; `wake` to any."""
+
+    def __init__(self, path: Path, *, use_inotify: bool = True) -> None:
+        self._path = path.absolute()
+        self._names = {self._path.name + suffix: suffix for suffix in SUFFIXES}
+        self._pipe_out, self._pipe_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        self._poll = select.poll()
+        self._poll.register(self._pipe_out, select.POLLIN)
+        self._inotify = self._start() if use_inotify and INotify is not None else None
+        self._files: dict[int, str] = {}
+        self._folder = -1
+        self.journal_seen = False
+        if self._inotify is not None:
+            self._poll.register(self._inotify.fileno(), select.POLLIN)
+            self.rewatch()
+
+    @staticmethod
+    def _start() -> INotify | None:
+        try:
+            return INotify(nonblocking=True)
+        except OSError:  # the system's limit of inotify instances is used up
+            return None
+
+    @property
+    def has_file_events(self) -> bool:
+        """Whether file events come at all; if not, poll often."""
+        return self._inotify is not None and self._folder >= 0
+
+    def rewatch(self) -> None:
+        """Watch the folder and whatever files are there now. Idempotent: the kernel knows a watched inode."""
+        if self._inotify is None:
+            return
+        with suppress(OSError):
+            self._folder = self._inotify.add_watch(self._path.parent, _COMING_AND_GOING)
+        for name, suffix in self._names.items():
+            with suppress(OSError):
+                self._files[self._inotify.add_watch(self._path.with_name(name), flags.MODIFY)] = suffix
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; whether something happened to the files or `wake` was called."""
+        ready = self._poll.poll(max(0.0, timeout * 1000))
+        woken = False
+        for descriptor, _ in ready:
+            if descriptor == self._pipe_out:
+                with suppress(BlockingIOError):
+                    os.read(self._pipe_out, 4096)
+                woken = True
+            else:
+                woken = self._drain() or woken
+        return woken
+
+    def _drain(self) -> bool:
+        """Read the waiting events; whether any is ours."""
+        assert self._inotify is not None
+        ours = coming = False
+        for event in self._inotify.read(timeout=0):
+            if event.mask & flags.IGNORED:
+                self._files.pop(event.wd, None)
+            elif event.mask & flags.Q_OVERFLOW:
+                ours = coming = True
+            elif event.wd == self._folder:
+                coming = coming or event.name in self._names
+                ours = ours or event.name in self._names
+            else:
+                ours = True
+        if coming:
+            self.rewatch()
+        return ours
+
+    def wake(self) -> None:
+        """Make `wait` return now. From any thread."""
+        with suppress(OSError):  # a full pipe wakes as well; a closed one has nobody to wake
+            os.write(self._pipe_in, b"\0")
+
+    def close(self) -> None:
+        """Release the descriptors; safe to call twice."""
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+        for descriptor in (self._pipe_out, self._pipe_in):
+            with suppress(OSError):
+                os.close(descriptor)
+        self._pipe_out = self._pipe_in = -1

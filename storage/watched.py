@@ -1,0 +1,68 @@
+"""What the capture knows of one section while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Literal
+
+from storage.reader import SectionReader
+from storage.types import Change, Known, Op, Section, Value
+
+Baseline = Literal["new", "running", "redigest", "done"]
+"""`running`: existing rows are being taken in without events. `redigest`: the expressions changed, digests are renewed."""
+
+RECENT_ROWS = 256
+
+
+@dataclass(slots=True)
+class Progress:
+    """A pass over one section: where it stands, and the known rows it did not find in their place."""
+
+    after: tuple[Value, ...] | None = None
+    limbo: list[Known] = field(default_factory=list)
+    rows: int = 0
+    is_resumed: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class Watched:
+    """One section with its statements over the present schema, or the reason why it does not fit."""
+
+    section: Section
+    reader: SectionReader | None = None
+    misfit: str | None = None
+    baseline: Baseline = "new"
+    floor: int | None = None
+    """Rows up to this rowid were there at the first attach."""
+    position: int | None = None
+    """Rows up to this rowid have been taken as baseline."""
+    progress: Progress | None = None
+    again: bool = True
+    """A pass is asked for: something may have changed that no hint named."""
+    recent: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    rows_total: int = 0
+    failed: int = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a pass is under way or asked for, and can run."""
+        return self.reader is not None and (self.again or self.progress is not None)
+
+    def remember(self, loc: int) -> None:
+        """A row that changed lately is likely to change again: it is looked at before any pass."""
+        self.recent[loc] = None
+        self.recent.move_to_end(loc)
+        if len(self.recent) > RECENT_ROWS:
+            self.recent.popitem(last=False)
+
+    def is_baseline(self, change: Change) -> bool:
+        """Whether a change found by the baseline pass is what was there before, and no event."""
+        if self.baseline == "redigest":
+            return change.op is not Op.NEW
+        if self.baseline != "running" or change.op is not Op.NEW or change.row is None:
+            return False
+        has_floor = self.floor is not None and self.reader is not None and self.reader.rowid is not None
+        return not has_floor or (self.floor is not None and change.row.loc <= self.floor)

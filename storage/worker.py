@@ -1,0 +1,232 @@
+"""The capture thread: waits for a wake, looks, and works off passes, for as long as it lives.
+
+It never raises for what happens to the database or the state file while it runs: it says what is wrong in `status`,
+waits, and goes on by itself when the cause is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from storage.capture import Capture
+from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit, WalcastError
+from storage.legacy import Busy, LegacyDatabase
+from storage.wake import Waker
+
+log = logging.getLogger("walcast.capture")
+
+Phase = Literal["starting", "waiting", "baseline", "catching_up", "live", "paused", "away", "state", "failed", "stopped"]
+
+EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+"""Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
+WRITING = 0.02
+"""Seconds between looks at a rollback journal that is in use."""
+BUSY = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01)
+AWAY = (0.05, 0.1, 0.25, 0.5)
+PATIENCE = 5.0
+"""Seconds for which a database that is locked at the start is tried before it counts as unusable."""
+FREE_PASS = 0.05
+"""Seconds of a pass that are not counted against its share of the processor: small tables are done by then."""
+
+
+@dataclass(slots=True)
+class Status:
+    """How the capture is. Written by its thread, read by any; each field is replaced whole."""
+
+    phase: Phase = "starting"
+    reason: str = "the bridge is starting"
+    beat: float = 0.0
+    """time.monotonic() of the last sign of life."""
+    behind_since: float | None = None
+    """time.monotonic() since when there are commits that a pass still has to find."""
+    error: WalcastError | None = None
+    """Why the first attach failed for good."""
+    wal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to look without a hint, and what share of one processor a long pass may take."""
+
+    poll: float
+    share: float = 0.25
+
+
+class CaptureWorker:
+    """`start`, then read `status`; `stop` ends the thread at its next turn and waits for it."""
+
+    def __init__(self, capture: Capture, legacy: LegacyDatabase, waker: Waker, pace: Pace, *, wait: bool, close: Callable[[], None]) -> None:
+        self.capture, self.status = capture, Status()
+        self._legacy, self._waker, self._pace, self._wait, self._close = legacy, waker, pace, wait, close
+        self._stopping = False
+        self._settled = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
+        self._tries = self._early = self._writing = 0
+        self._busy_since: float | None = None
+        self._next_step = 0.0
+        self._waited = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def settled(self, timeout: float) -> bool:
+        """Wait until the baseline is taken, the start failed, or the timeout; whether one of the first two."""
+        return self._settled.wait(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End the thread and wait for it. From any other thread; safe to call twice."""
+        self._stopping = True
+        self._waker.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            delay, hinted = 0.0, True
+            while not self._stopping:
+                self.status.beat = time.monotonic()
+                delay = self._guarded_turn(hinted)
+                hinted = self._sleep(delay)
+        except BaseException as error:
+            log.critical("the capture thread died: %s", error, exc_info=True)
+            self._say("failed", f"the capture thread died: {error}")
+            raise
+        finally:
+            self._close()
+            self._settled.set()
+        if self.status.error is None:
+            self._say("stopped", "the bridge has stopped")
+
+    def _sleep(self, delay: float) -> bool:
+        """Wait for a hint; whether one came. poll() counts in milliseconds, so less than one is slept."""
+        if 0.0 < delay < 0.001:
+            time.sleep(delay)
+            delay = 0.0
+        return self._waker.wait(delay)
+
+    def _guarded_turn(self, hinted: bool) -> float:
+        """One turn; how many seconds to wait for a hint before the next."""
+        try:
+            delay = self._turn(hinted)
+            self._tries, self._busy_since = 0, None
+            return delay
+        except Busy as error:
+            return self._busy(error)
+        except (DatabaseAway, DatabaseUnusable, MappingMisfit) as error:
+            return self._away(error)
+        except sqlite3.Error as error:  # the legacy database's errors are translated: this is the state file's
+            self._say("state", f"the state file cannot be used ({error})")
+            return self._retry()
+
+    def _turn(self, hinted: bool) -> float:
+        if not self.capture.is_attached:
+            self._attach()
+        if self._is_in_the_way():
+            return WRITING
+        news = self.capture.look()
+        self.status.wal = self._legacy.journal_mode() == "wal"
+        if self.capture.is_behind and time.monotonic() >= self._next_step:
+            self._step()
+        self._report()
+        self._early = 0 if news or hinted else self._early + 1
+        return self._delay()
+
+    def _attach(self) -> None:
+        self.capture.attach(existing_is_baseline=not self._waited)
+        self._waker.rewatch()
+        log.info("attached to %s", self._legacy.path)
+
+    def _is_in_the_way(self) -> bool:
+        """Whether a commit is under way in rollback mode: its end wakes us, and until then a reader would only block it."""
+        if self.status.wal or not self._legacy.is_open or not self._legacy.is_being_written():
+            self._writing = 0
+            return False
+        self._writing += 1
+        return self._writing * WRITING < 1.0  # after that the journal is a dead writer's: let SQLite say so
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        self.capture.step()
+        took = time.monotonic() - started
+        passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
+        is_long = any(started - begun > FREE_PASS for begun in passing)
+        self._next_step = time.monotonic() + (took * (1 / self._pace.share - 1) if is_long else 0.0)
+
+    def _delay(self) -> float:
+        """A hint may come before its commit can be seen: look a few times more, ever later, before falling back to polling."""
+        delay = EARLY[self._early] if self._early < len(EARLY) else self._pace.poll
+        if self.capture.is_behind:
+            delay = min(delay, max(0.0, self._next_step - time.monotonic()))
+        return min(delay, self._pace.poll)
+
+    def _report(self) -> None:
+        capture, status = self.capture, self.status
+        if not capture.is_behind:
+            status.behind_since = None
+        elif status.behind_since is None:
+            status.behind_since = time.monotonic()
+        if capture.misfits:
+            self._say("paused", "; ".join(capture.misfits))
+        elif not capture.is_baselined:
+            self._say("baseline", "the baseline of existing rows is being taken")
+        elif not capture.is_behind:
+            self._say("live", "")
+            self._settled.set()
+        elif status.phase != "live":
+            self._say("catching_up", "rows that changed while the bridge was away are being looked for")
+
+    def _say(self, phase: Phase, reason: str) -> None:
+        if (phase, reason) != (self.status.phase, self.status.reason):
+            level = logging.INFO if phase in ("live", "baseline", "catching_up", "stopped") else logging.WARNING
+            log.log(level, "%s%s", phase, f": {reason}" if reason else "")
+        self.status.phase, self.status.reason = phase, reason
+
+    # -- what goes wrong
+
+    def _busy(self, error: Busy) -> float:
+        """The writer holds a lock: try again soon, and after a while say so."""
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        if now - self._busy_since > PATIENCE:
+            self._say("away", str(error))
+            if not self.capture.is_attached and not self._wait:
+                hint = "it stays locked; a writer in PRAGMA locking_mode=EXCLUSIVE lets nobody else read"
+                return self._give_up(DatabaseUnusable(str(error), hint))
+        self._tries += 1
+        return BUSY[min(self._tries, len(BUSY)) - 1]
+
+    def _away(self, error: WalcastError) -> float:
+        if not self.capture.is_attached and not self._wait:
+            return self._give_up(error)
+        self._waited = self._waited or not self.capture.is_attached
+        self._say("away" if self.capture.is_attached else "waiting", str(error))
+        self._settled.set()
+        self._legacy.close()
+        return self._retry()
+
+    def _retry(self) -> float:
+        if self.capture.is_attached:
+            self.capture.restart()
+        self._waker.rewatch()
+        self._tries += 1
+        return AWAY[min(self._tries, len(AWAY)) - 1]
+
+    def _give_up(self, error: WalcastError) -> float:
+        self.status.error = error
+        self._say("failed", str(error))
+        self._stopping = True
+        return 0.0

@@ -1,0 +1,177 @@
+"""The one-file program as somebody uses it who has no Python: started with an empty environment, used, and ended."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import base58
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+REPO = Path(__file__).parent.parent
+WALLET = base58.b58encode(bytes(range(32))).decode()
+
+# The first build installs PyInstaller and takes a minute or two; the tests themselves take seconds.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.needs("make", "make"), pytest.mark.needs("objdump", "binutils")]
+
+# The failure bound of each wait, in seconds.
+SOON = 60.0
+
+PORT = ("--port", "0")
+
+SCHEMA = """
+CREATE TABLE conversations (id TEXT PRIMARY KEY, wallet_address TEXT NOT NULL);
+CREATE TABLE messages (id TEXT PRIMARY KEY, conversation_id TEXT NOT NULL, role TEXT NOT NULL, body TEXT NOT NULL);
+"""
+
+MAPPING = """
+[messages]
+table           = "messages"
+id              = "id"
+conversation_id = "conversation_id"
+role            = "role"
+content         = "body"
+owner           = "(SELECT wallet_address FROM conversations c WHERE c.id = messages.conversation_id)"
+"""
+
+
+@dataclass
+class Program:
+    """The running binary, leader of a session of its own, and what it has printed so far."""
+
+    process: asyncio.subprocess.Process
+    printed: list[str] = field(default_factory=list)
+
+    async def says(self, pattern: str) -> str:
+        """The first group of ``pattern`` in the first line of standard output that holds it."""
+        assert self.process.stdout
+        seen = 0
+        async with asyncio.timeout(SOON):
+            while True:
+                for line in self.printed[seen:]:
+                    if match := re.search(pattern, line):
+                        return match[1]
+                seen = len(self.printed)
+                line = (await self.process.stdout.readline()).decode()
+                assert line, f"the program ended its output without {pattern!r}; it printed {self.printed}"
+                self.printed.append(line)
+
+    async def terminate(self) -> int:
+        """Asks the program to end; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(SOON):
+            return await self.process.wait()
+
+    def alive(self) -> list[str]:
+        """The processes of the program's session that are still there, one ``/proc/PID/stat`` each."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                line = stat.read_text()
+                # state, ppid, pgrp, session follow the name, which may hold anything and ends at the last parenthesis.
+                if line.rpartition(")")[2].split()[3] == str(self.process.pid):
+                    found.append(line)
+        return found
+
+
+@asynccontextmanager
+async def running(binary: Path, folder: Path, *args: str) -> AsyncIterator[Program]:
+    """Starts the program in ``folder`` with nothing in its environment; none of it outlives the test."""
+    process = await asyncio.create_subprocess_exec(
+        binary, *args, cwd=folder, env={}, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield Program(process)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+@asynccontextmanager
+async def subscriber(url: str, wallet: str) -> AsyncIterator[ClientConnection]:
+    """A WebSocket client that has been told that its connection is established."""
+    address = f"{url.replace('http', 'ws', 1)}/api/ws?publicKey={wallet}"
+    async with connect(address, proxy=None) as socket:
+        greeting = await next_frame(socket)
+        assert (greeting["type"], greeting["wallet_address"]) == ("connection_established", wallet)
+        yield socket
+
+
+async def next_frame(socket: ClientConnection) -> dict[str, Any]:
+    """The next frame, decoded."""
+    async with asyncio.timeout(SOON):
+        frame: dict[str, Any] = json.loads(await socket.recv())
+    return frame
+
+
+async def fetch(url: str) -> tuple[int, str]:
+    """Status and text of a page."""
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+@pytest.fixture(scope="session")
+def binary() -> Path:
+    """``dist/walcast``, built anew if any source is newer: make knows."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+    build = subprocess.run(["make", "binary"], cwd=REPO, env=inherited, capture_output=True, text=True)
+    if "PythonLibraryNotFoundError" in build.stderr + build.stdout:
+        pytest.skip("needs the library of this Python: apt-get install libpython3-dev")
+    assert build.returncode == 0, build.stdout + build.stderr
+    return REPO / "dist" / "walcast"
+
+
+async def test_the_demo_serves_its_page_and_pushes(binary: Path, tmp_path: Path) -> None:
+    """Alone in an empty folder the binary shows the sample page, pushes the demo's events, and ends when asked."""
+    async with running(binary, tmp_path, "demo", *PORT) as program:
+        url = await program.says(r"^walcast listening on (http://\S+)$")
+        page = await program.says(r"(http://\S+[?&]publicKey=\S+)")
+        [wallet] = parse_qs(urlsplit(page).query)["publicKey"]
+
+        status, _ = await fetch(f"{url}/healthz")
+        assert status == HTTPStatus.OK
+        for address in (page, f"{url}/samples/websocket_client_example.html"):
+            status, text = await fetch(address)
+            assert status == HTTPStatus.OK
+            assert "WebSocket" in text
+        async with subscriber(url, wallet) as socket:
+            assert (await next_frame(socket))["type"] in {"new_message", "task_update"}
+
+        assert await program.terminate() == 0
+        assert not program.alive()
+
+
+async def test_serve_pushes_what_another_program_writes(binary: Path, tmp_path: Path) -> None:
+    """A row that somebody else commits to a database reaches its owner, who is named by a mapping file."""
+    database, mapping = tmp_path / "legacy.db", tmp_path / "legacy.toml"
+    mapping.write_text(MAPPING)
+    with closing(sqlite3.connect(database)) as legacy:
+        legacy.executescript(SCHEMA)
+        legacy.execute("INSERT INTO conversations VALUES ('c1', ?)", [WALLET])
+        legacy.commit()
+        async with running(binary, tmp_path, "serve", "--db", database.name, "--map", mapping.name, *PORT) as program:
+            url = await program.says(r"^walcast listening on (http://\S+)$")
+            async with subscriber(url, WALLET) as socket:
+                legacy.execute("INSERT INTO messages VALUES ('m1', 'c1', 'agent', '你好')")
+                legacy.commit()
+                assert await next_frame(socket) == {
+                    "type": "new_message",
+                    "conversation_id": "c1",
+                    "message": {"id": "m1", "role": "agent", "content": [{"type": "text", "text": "你好"}]},
+                }
+
+            assert await program.terminate() == 0
+            assert not program.alive()
