@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from types import UnionType
-from typing import Any, Iterator, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import click
 from pydantic import ValidationError
@@ -128,12 +128,21 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, field in reversed(Settings.model_fields.items()):
         flag = "--" + name.replace("_", "-")
         if field.annotation is bool:
-            option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=f"{field.description}  [default: {'yes' if field.default else 'no'}]")
+            option = click.option(
+                f"{flag}/--no-{flag[2:]}",
+                name,
+                default=None,
+                help=f"{field.description}  [default: {'yes' if field.default else 'no'}]",
+            )
         else:
             shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
-            option = click.option(flag, name, default=None, metavar=_metavar(field.annotation), help=f"{field.description}{shown}")
+            option = click.option(
+                flag, name, default=None, metavar=_metavar(field.annotation), help=f"{field.description}{shown}"
+            )
         command = option(command)
-    config = click.option("--config", type=click.Path(path_type=Path), default=None, envvar="WALCAST_CONFIG", help="Settings file (TOML).")
+    config = click.option(
+        "--config", type=click.Path(path_type=Path), default=None, envvar="WALCAST_CONFIG", help="Settings file (TOML)."
+    )
     return config(command)
 
 
@@ -211,7 +220,9 @@ def demo_mapping() -> str:
 def simulated_backend(database: Path) -> Iterator[None]:
     """The legacy backend of the demo: it ends with us, however we end, since it reads the pipe that we hold."""
     program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, str(Path(__file__).resolve())]
-    backend = subprocess.Popen([*program, "demo-backend", str(database), "--exit-with-stdin"], stdin=subprocess.PIPE, start_new_session=True)
+    backend = subprocess.Popen(
+        [*program, "demo-backend", str(database), "--exit-with-stdin"], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         yield
     finally:
@@ -246,7 +257,12 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Time in seconds since the epoch, level, logger, message, and the traceback if there is one."""
-        entry = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        entry = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

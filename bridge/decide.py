@@ -55,7 +55,10 @@ def render(section: Section, row: Row, owners: tuple[str, ...]) -> Draft:
         message: Json = {"id": subject, "role": fields["role"], "content": list(content_parts(fields["content"]))}
         kind, event = NEW_MESSAGE, {"type": NEW_MESSAGE, "conversation_id": conversation, "message": message}
     else:
-        kind, event = TASK_UPDATE, {"type": TASK_UPDATE, "conversation_id": conversation, "task": _task(subject, fields, row, section)}
+        kind, event = (
+            TASK_UPDATE,
+            {"type": TASK_UPDATE, "conversation_id": conversation, "task": _task(subject, fields, row, section)},
+        )
     return Draft(kind, conversation or "", subject, encode(event), owners)
 
 
@@ -78,7 +81,10 @@ def _task(subject: str, fields: dict[str, str | None], row: Row, section: Sectio
             "message": _status_message(fields["status_message"]),
             "timestamp": text_of(stamp) if isinstance(stamp, bytes) else stamp,
         },
-        "history": [{"role": _role(element), "parts": list(element_parts(element))} for element in _array(fields["history"], "history")],
+        "history": [
+            {"role": _role(element), "parts": list(element_parts(element))}
+            for element in _array(fields["history"], "history")
+        ],
         "artifacts": [
             {"name": element.get("name") if isinstance(element, dict) else None, "parts": list(element_parts(element))}
             for element in _array(fields["artifacts"], "artifacts")

@@ -34,7 +34,9 @@ def _certain(database: Path) -> Mapping:
                 SectionReader(legacy.connection, section)
     except MappingMisfit as error:
         hint = "write a mapping file and give it with --map (the README shows one); walcast never guesses an owner"
-        raise MappingMisfit(f"no mapping is certain for {database}; its tables are: {', '.join(tables) or 'none'}", hint) from error
+        raise MappingMisfit(
+            f"no mapping is certain for {database}; its tables are: {', '.join(tables) or 'none'}", hint
+        ) from error
     except Busy as error:
         raise MappingMisfit(f"{database} is locked by its writer just now", "try again, or give --map") from error
     finally:

@@ -87,7 +87,9 @@ def parse_mapping(text: str, name: str = "mapping") -> Mapping:
         raise ConfigurationError(f"{name} is not TOML: {error}", "see the mapping file in the README") from error
     for key in document:
         if key not in _MODELS:
-            raise ConfigurationError(f"{name}{_line(text, key, 0, None)}: unknown section [{key}]", _nearest(key, _MODELS))
+            raise ConfigurationError(
+                f"{name}{_line(text, key, 0, None)}: unknown section [{key}]", _nearest(key, _MODELS)
+            )
     tables = [
         (key, number, _section(text, name, key, number, table))
         for key in _MODELS
@@ -98,8 +100,13 @@ def parse_mapping(text: str, name: str = "mapping") -> Mapping:
         raise ConfigurationError(f"{name}: [conversations] is given {len(conversations)} times", "give it once")
     watched = [(key, number, model) for key, number, model in tables if not isinstance(model, Conversations)]
     if not watched:
-        raise ConfigurationError(f"{name}: neither [messages] nor [tasks]", "a mapping says where at least one of them is")
-    return Mapping(tuple(_as_section(place, *entry) for place, entry in enumerate(watched)), conversations[0] if conversations else None)
+        raise ConfigurationError(
+            f"{name}: neither [messages] nor [tasks]", "a mapping says where at least one of them is"
+        )
+    return Mapping(
+        tuple(_as_section(place, *entry) for place, entry in enumerate(watched)),
+        conversations[0] if conversations else None,
+    )
 
 
 def _tables(value: object, name: str, key: str) -> list[dict[str, Any]]:
@@ -123,15 +130,20 @@ def _section(text: str, name: str, key: str, number: int, table: dict[str, Any])
         field = str(first["loc"][0]) if first["loc"] else ""
         where = f"{name}{_line(text, key, number, field)}: [{key}] {field}"
         if first["type"] == "extra_forbidden":
-            raise ConfigurationError(f"{where} is not a key of this section", _nearest(field, model.model_fields)) from error
+            raise ConfigurationError(
+                f"{where} is not a key of this section", _nearest(field, model.model_fields)
+            ) from error
         if first["type"] == "missing":
-            raise ConfigurationError(f"{where} is missing", _MISSING.get(field, "give an SQL expression over one row")) from error
+            raise ConfigurationError(
+                f"{where} is missing", _MISSING.get(field, "give an SQL expression over one row")
+            ) from error
         raise ConfigurationError(f"{where}: {first['msg']}", "give an SQL expression, as a TOML string") from error
 
 
 _MISSING = {
     "table": "name the table that holds the rows",
-    "owner": "say whose the rows are: a column, a sub-select, or one fixed owner as \"'NAME'\"; walcast never guesses an owner",
+    "owner": "say whose the rows are: a column, a sub-select, or one fixed owner as \"'NAME'\"; "
+    "walcast never guesses an owner",
 }
 
 

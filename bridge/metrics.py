@@ -56,13 +56,23 @@ class _CaptureCollector(Collector):
         """Read once, so that the figures belong together."""
         now: Snapshot = self._source.snapshot()
         ready = GaugeMetricFamily("walcast_ready", "1 when the bridge is fresh.", value=float(now.is_ready))
-        behind = GaugeMetricFamily("walcast_behind_seconds", "Seconds since when commits wait to be looked for.", value=now.behind_seconds)
-        beat = GaugeMetricFamily("walcast_watcher_beat_seconds", "Seconds since the watcher's last sign of life.", value=now.beat_seconds)
-        failed = GaugeMetricFamily("walcast_failed_rows", "Rows that cannot be read or rendered now.", value=now.failed_rows)
+        behind = GaugeMetricFamily(
+            "walcast_behind_seconds", "Seconds since when commits wait to be looked for.", value=now.behind_seconds
+        )
+        beat = GaugeMetricFamily(
+            "walcast_watcher_beat_seconds", "Seconds since the watcher's last sign of life.", value=now.beat_seconds
+        )
+        failed = GaugeMetricFamily(
+            "walcast_failed_rows", "Rows that cannot be read or rendered now.", value=now.failed_rows
+        )
         mode = GaugeMetricFamily("walcast_capture_mode", "1 for the capture engine that runs.", labels=["mode"])
         mode.add_metric([now.mode], 1.0)
-        looks = CounterMetricFamily("walcast_looks", "Snapshots in which something had been committed.", value=now.looks)
+        looks = CounterMetricFamily(
+            "walcast_looks", "Snapshots in which something had been committed.", value=now.looks
+        )
         passes = CounterMetricFamily("walcast_passes", "Passes over a whole table.", value=now.passes)
-        fallbacks = CounterMetricFamily("walcast_fallbacks", "Looks for which no hint said where to look.", value=now.fallbacks)
+        fallbacks = CounterMetricFamily(
+            "walcast_fallbacks", "Looks for which no hint said where to look.", value=now.fallbacks
+        )
         rows = CounterMetricFamily("walcast_rows_read", "Rows read from the legacy database.", value=now.rows_read)
         return [ready, behind, beat, failed, mode, looks, passes, fallbacks, rows]

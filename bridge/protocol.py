@@ -96,7 +96,9 @@ def event_frame(event: Event) -> bytes:
 
 def resumable_event_frame(event: Event, epoch: str, prev: int) -> bytes:
     """The same with its own cursor and that of the event before it for this owner."""
-    return text_frame(b'%s,"cursor":"%s:%d","prev":"%s:%d"}' % (event.body[:-1], epoch.encode(), event.seq, epoch.encode(), prev))
+    return text_frame(
+        b'%s,"cursor":"%s:%d","prev":"%s:%d"}' % (event.body[:-1], epoch.encode(), event.seq, epoch.encode(), prev)
+    )
 
 
 def pong(timestamp: bytes, cursor: Cursor | None) -> bytes:
@@ -126,7 +128,9 @@ def parse_request(text: str) -> tuple[str, dict[str, bytes]]:
     try:
         fields = {name: bytes(raw) for name, raw in _decoder.decode(text).items()}
     except msgspec.ValidationError as failure:
-        raise BadFrame("not_an_object", 'a frame is a JSON object, such as {"type": "ping", "timestamp": 1}') from failure
+        raise BadFrame(
+            "not_an_object", 'a frame is a JSON object, such as {"type": "ping", "timestamp": 1}'
+        ) from failure
     except (msgspec.DecodeError, UnicodeError, RecursionError) as failure:
         raise BadFrame("invalid_json", f"the frame is not JSON: {failure}") from failure
     kind = msgspec.json.decode(fields["type"]) if "type" in fields else None

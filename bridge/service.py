@@ -13,8 +13,9 @@ from bridge.metrics import Metrics
 from bridge.replay import Replayer
 from bridge.settings import Settings
 from bridge.status import WorkerStatus
-from storage.capture import Capture, NoHints
+from storage.capture import Capture
 from storage.eventlog import EventLog
+from storage.hints import PageHints
 from storage.legacy import LegacyDatabase
 from storage.state import StateFile
 from storage.types import Event, Section
@@ -32,14 +33,17 @@ class Bridge:
         self._settings = settings
         self._state = StateFile(state, keep_events=settings.retention_events, keep_seconds=settings.retention_seconds)
         self._legacy = LegacyDatabase(database)
+        self._hints = PageHints(database)
         self._waker = Waker(database, use_inotify=settings.inotify)
         self._log = EventLog(state)
         self._slots = threading.BoundedSemaphore(UNDELIVERED)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics = Metrics()
         self.hub = Hub(self.metrics)
-        self.capture = Capture(self._legacy, self._state, sections, decide, self._publish, NoHints())
-        self.worker = CaptureWorker(self.capture, self._legacy, self._waker, self._pace(), wait=settings.wait, close=self._close)
+        self.capture = Capture(self._legacy, self._state, sections, decide, self._publish, self._hints)
+        self.worker = CaptureWorker(
+            self.capture, self._legacy, self._waker, self._pace(), wait=settings.wait, close=self._close
+        )
         self.status = WorkerStatus(self.worker, settings.stall_seconds)
         self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
         self.metrics.watch(self.status)
@@ -78,11 +82,12 @@ class Bridge:
     def _close(self) -> None:
         """In the capture thread, as its last act."""
         self._legacy.close()
+        self._hints.close()
         self._state.close()
         self._waker.close()
 
     def _publish(self, epoch: str, events: list[Event]) -> None:
-        """From the capture thread to the hub. The events are in the log already: nothing is lost if nobody takes them."""
+        """From the capture thread to the hub. The events are in the log already: nothing is lost if none takes them."""
         while not self._slots.acquire(timeout=0.1):
             if self._loop is None:
                 return

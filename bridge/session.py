@@ -31,7 +31,16 @@ class Limits:
 class Session:
     """Registered with the hub for one owner. `close` is called at most once."""
 
-    def __init__(self, owner: str, outbox: Outbox, close: Callable[[Close], None], position: Position, limits: Limits, *, resumable: bool) -> None:
+    def __init__(
+        self,
+        owner: str,
+        outbox: Outbox,
+        close: Callable[[Close], None],
+        position: Position,
+        limits: Limits,
+        *,
+        resumable: bool,
+    ) -> None:
         self.owner, self.outbox, self.resumable = owner, outbox, resumable
         self.is_closing = False
         self.last_heard = 0.0
@@ -71,7 +80,9 @@ class Session:
 
     def flush(self) -> None:
         """Send what is queued, in one write. A peer that is too slow is closed, never waited for."""
-        if not self.is_closing and not (self.outbox.flush() and self.outbox.within(self._held_size, len(self._held or ()))):
+        if not self.is_closing and not (
+            self.outbox.flush() and self.outbox.within(self._held_size, len(self._held or ()))
+        ):
             self.close(Close.TOO_SLOW)
 
     def send(self, frame: bytes) -> None:
@@ -109,12 +120,14 @@ class Session:
     def receive_text(self, text: str, now: float) -> None:
         """Answer one text frame. `now` is the loop's time in seconds."""
         if not self._is_within_rate(now):
-            return self.close(Close.RATE)
+            self.close(Close.RATE)
+            return
         try:
             _, fields = protocol.parse_request(text)
         except BadFrame as bad:
-            return self._refuse(bad.code, str(bad))
-        self.send(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
+            self._refuse(bad.code, str(bad))
+        else:
+            self.send(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
 
     def _cursor(self) -> Cursor | None:
         """What this client has been sent so far; during a replay that is less than what the hub has given out.
@@ -125,9 +138,10 @@ class Session:
 
     def receive_binary(self, now: float) -> None:
         """Binary frames are not part of the protocol."""
-        if not self._is_within_rate(now):
-            return self.close(Close.RATE)
-        self._refuse("binary", "send text frames; binary frames are not used")
+        if self._is_within_rate(now):
+            self._refuse("binary", "send text frames; binary frames are not used")
+        else:
+            self.close(Close.RATE)
 
     def _refuse(self, code: str, message: str) -> None:
         self.send(protocol.error(code, message))

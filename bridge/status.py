@@ -70,4 +70,10 @@ class WorkerStatus:
 def _section(mode: str, watched: Watched) -> dict[str, str | int]:
     state = "paused" if watched.misfit else "live" if watched.baseline == "done" else "baseline"
     section = watched.section
-    return {"section": section.name, "table": section.table, "capture": mode, "state": state, "failed_rows": watched.failed}
+    return {
+        "section": section.name,
+        "table": section.table,
+        "capture": mode,
+        "state": state,
+        "failed_rows": watched.failed,
+    }

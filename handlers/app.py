@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from bridge.errors import CannotListen
 from handlers import http
 from handlers.auth import is_origin_allowed
 from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
 from handlers.problems import Handler, Problem, problem_middleware
 from handlers.websocket import CONNECTIONS, websocket
-from storage.errors import CannotListen
 
 _CORS_HEADERS = "X-Solana-PublicKey, X-Solana-Nonce, X-Solana-Signature, Authorization, Last-Event-ID"
 
@@ -52,9 +52,16 @@ async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamR
     is_allowed = origin is not None and is_origin_allowed(request, request.app[CONTEXT].settings)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         if not is_allowed:
-            return Problem(403, "Not allowed", "this origin is not allowed; --allowed-origins names those that are", "origin").response()
+            return Problem(
+                403, "Not allowed", "this origin is not allowed; --allowed-origins names those that are", "origin"
+            ).response()
         response: web.StreamResponse = web.Response(
-            status=204, headers={"Access-Control-Allow-Methods": "GET, OPTIONS", "Access-Control-Allow-Headers": _CORS_HEADERS, "Access-Control-Max-Age": "600"}
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": "GET, OPTIONS",
+                "Access-Control-Allow-Headers": _CORS_HEADERS,
+                "Access-Control-Max-Age": "600",
+            },
         )
     else:
         response = await handler(request)
@@ -79,11 +86,11 @@ class Server:
         except (OSError, OverflowError) as error:
             await self._runner.cleanup()
             reason = getattr(error, "strerror", None) or str(error)
-            raise CannotListen(f"cannot listen on {host}:{port} ({reason})", "choose another --port (0 takes a free one) or --host") from error
+            raise CannotListen(
+                f"cannot listen on {host}:{port} ({reason})", "choose another --port (0 takes a free one) or --host"
+            ) from error
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Close every socket with 1001, then stop listening."""
         await self._runner.cleanup()
-
-

@@ -47,7 +47,11 @@ async def websocket_info(request: web.Request) -> web.Response:
                 "retention_seconds": settings.retention_seconds,
             },
             "heartbeat_seconds": settings.heartbeat,
-            "capture": {"mode": status.mode, "lag_ms": round(status.behind_seconds * 1000), "streams": list(status.sections)},
+            "capture": {
+                "mode": status.mode,
+                "lag_ms": round(status.behind_seconds * 1000),
+                "streams": list(status.sections),
+            },
             "extensions": {"resume": "?resume=1", "since": "?since=CURSOR"},
             "close_codes": {str(int(code)): code.name.lower() for code in protocol.Close},
             "endpoints": {
@@ -77,7 +81,12 @@ async def readyz(request: web.Request) -> web.Response:
     status = request.app[CONTEXT].bridge.status.snapshot()
     if not status.is_ready:
         raise Problem(503, "Not ready", status.reason, "not_ready", {"Retry-After": "1", "Cache-Control": "no-store"})
-    body = {"status": "ready", "capture": status.mode, "lag_ms": round(status.behind_seconds * 1000), "failed_rows": status.failed_rows}
+    body = {
+        "status": "ready",
+        "capture": status.mode,
+        "lag_ms": round(status.behind_seconds * 1000),
+        "failed_rows": status.failed_rows,
+    }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
@@ -89,7 +98,9 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def sample(request: web.Request) -> web.Response:
     """The sample client, read at start: a request never waits for the disk."""
-    return web.Response(body=request.app[SAMPLE_PAGE], content_type="text/html", charset="utf-8", headers={"Cache-Control": "no-cache"})
+    return web.Response(
+        body=request.app[SAMPLE_PAGE], content_type="text/html", charset="utf-8", headers={"Cache-Control": "no-cache"}
+    )
 
 
 async def home(_request: web.Request) -> web.Response:

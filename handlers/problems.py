@@ -18,15 +18,26 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Problem(Exception):
     """An answer that is an error: its status, what is wrong, and how to mend it."""
 
-    def __init__(self, status: int, title: str, detail: str, reason: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, reason: str, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail, self.reason, self.headers = status, title, detail, reason, headers
 
     def response(self) -> web.Response:
         """The answer."""
-        body = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail, "code": self.reason}
+        body = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.reason,
+        }
         return web.Response(
-            status=self.status, text=json.dumps(body, ensure_ascii=False), content_type="application/problem+json", headers=self.headers
+            status=self.status,
+            text=json.dumps(body, ensure_ascii=False),
+            content_type="application/problem+json",
+            headers=self.headers,
         )
 
 
@@ -47,4 +58,6 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         raise
     except Exception:
         log.exception("a handler failed: %s %s", request.method, request.path)
-        return Problem(500, "Internal Server Error", "this is a defect of walcast; the log says more", "internal").response()
+        return Problem(
+            500, "Internal Server Error", "this is a defect of walcast; the log says more", "internal"
+        ).response()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+
 from aiohttp import WSMsgType, web
 
 from bridge import protocol
+from bridge.errors import WalcastError
 from bridge.outbox import Bound, Outbox
 from bridge.protocol import Close, Cursor
 from bridge.replay import Span
@@ -15,7 +17,6 @@ from handlers.auth import owner_of, require_origin
 from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
 from handlers.problems import Problem
-from storage.errors import WalcastError
 
 log = logging.getLogger("walcast.ws")
 
@@ -25,19 +26,31 @@ CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Authenticate, upgrade, register, replay, read."""
     context, connections = request.app[CONTEXT], request.app[CONNECTIONS]
-    owner = owner_of(request, context.settings)
     require_origin(request, context.settings)
+    refusal = None
+    try:
+        owner = owner_of(request, context.settings)
+    except Problem as problem:
+        # A browser cannot read the HTTP status of a refused upgrade, and would take it for a broken connection.
+        if "Origin" not in request.headers:
+            raise
+        context.bridge.metrics.refused(problem.reason)
+        owner, refusal = "", Close.AUTHENTICATION_FAILED
     if connections.is_shutting_down:
         raise Problem(503, "Going away", "the server is shutting down", "shutdown", {"Retry-After": "1"})
     ws = web.WebSocketResponse(
-        autoping=False, compress=False, max_msg_size=context.settings.max_frame_bytes, timeout=context.settings.close_grace
+        autoping=False,
+        compress=False,
+        max_msg_size=context.settings.max_frame_bytes,
+        timeout=context.settings.close_grace,
     )
     await ws.prepare(request)
     transport = request.transport
     if transport is None:
         return ws  # gone before we could answer
-    if _is_full(context, owner):
-        connections.close(ws, transport, Close.TOO_MANY)
+    refusal = refusal or (Close.TOO_MANY if _is_full(context, owner) else None)
+    if refusal is not None:
+        connections.close(ws, transport, refusal)
     else:
         await _serve(ws, transport, owner, request)
     await connections.closed(ws)
@@ -94,12 +107,13 @@ async def _resume(context: Context, session: Session, since: str, position: Curs
         session.send(protocol.established(session.owner, start, recovery))
         await _replay(context, session, span)
     except LookupError:
-        return session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
+        session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
     except WalcastError as error:
         log.error("a replay failed: %s", error)
-        return session.close(Close.INTERNAL)
-    session.release()
-    session.flush()
+        session.close(Close.INTERNAL)
+    else:
+        session.release()
+        session.flush()
 
 
 async def _replay(context: Context, session: Session, span: Span) -> None:

@@ -9,52 +9,34 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Protocol
 
+from storage.candidates import Candidates, Places
 from storage.errors import MappingMisfit
 from storage.examine import Batch, Decide, Examiner, Publish
+from storage.hints import Hints
 from storage.legacy import LegacyDatabase, Version, translated
 from storage.reader import SectionReader
 from storage.state import StateFile
 from storage.types import Change, Known, Op, Section, Value
+from storage.walhints import Moved
 from storage.watched import Progress, Watched
 
 PENDING_ROWS = 1000
 LIMBO_ROWS = 20_000
 
-Candidates = dict[int, set[int]]
-"""Rowids by section number."""
-
-
-class Hints(Protocol):
-    """Says where a commit may have changed something."""
-
-    mode: str
-
-    def reset(self, legacy: LegacyDatabase, readers: Sequence[SectionReader]) -> None:
-        """The database was opened anew or its schema changed: what was known of its pages is void."""
-
-    def take(self, legacy: LegacyDatabase, version: Version) -> Candidates | None:
-        """Rowids that cover every change since the last call; None if that cannot be told."""
-
-
-class NoHints:
-    """Every commit asks for a pass over the tables."""
-
-    mode = "scan"
-
-    def reset(self, legacy: LegacyDatabase, readers: Sequence[SectionReader]) -> None:
-        """Nothing is kept."""
-
-    def take(self, legacy: LegacyDatabase, version: Version) -> Candidates | None:
-        """Nothing is known."""
-        return None
-
 
 class Capture:
     """Owned by one thread. `attach` once, then `look` after each wake, and `step` while `is_behind`."""
 
-    def __init__(self, legacy: LegacyDatabase, state: StateFile, sections: Sequence[Section], decide: Decide, publish: Publish, hints: Hints) -> None:
+    def __init__(
+        self,
+        legacy: LegacyDatabase,
+        state: StateFile,
+        sections: Sequence[Section],
+        decide: Decide,
+        publish: Publish,
+        hints: Hints,
+    ) -> None:
         self._legacy, self._state, self._hints, self._publish = legacy, state, hints, publish
         self._examiner = Examiner(state, decide, publish)
         self.watched = [Watched(section) for section in sections]
@@ -108,7 +90,7 @@ class Capture:
             for watched in self.watched:
                 self._prepare(watched, existing_is_baseline)
             self._version = Version(-1, version.schema)
-        self._hints.reset(self._legacy, self._readers())
+        self._hints.reset(self._legacy)
         self.is_attached = True
 
     def _database_id(self) -> str:
@@ -131,7 +113,9 @@ class Capture:
         assert watched.reader is not None
         watched.baseline, watched.floor, watched.position = self._state.baseline(watched.section)
         if watched.baseline == "new":
-            watched.baseline, watched.floor = ("running", watched.reader.last_loc()) if existing_is_baseline else ("done", None)
+            watched.baseline, watched.floor = (
+                ("running", watched.reader.last_loc()) if existing_is_baseline else ("done", None)
+            )
             self._state.set_baseline(watched.section, watched.baseline, watched.floor, None)
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
@@ -146,21 +130,31 @@ class Capture:
         if self._legacy.data_version() == self._version.data:
             return False
         self.looks += 1
-        try:
-            with self._legacy.snapshot() as version:
-                if version.schema != self._version.schema:
-                    self._refit(version)
-                self._version = version
-                hinted = self._hints.take(self._legacy, version)
-                batches = [self._hinted(watched, hinted) for watched in self.watched if watched.reader is not None]
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
+        batches, hinted = self._examine_news()
         self._examiner.record(batches)
         if hinted is None:
             self.fallbacks += 1
             for watched in self.watched:
                 self._read_tail(watched)
         return True
+
+    def _examine_news(self) -> tuple[list[Batch], Candidates | None]:
+        """Read what the hints name, all from one snapshot that shows exactly the commits that the hints cover."""
+        while True:
+            self._hints.before(self._legacy)
+            try:
+                with self._legacy.snapshot() as version:
+                    if version.schema != self._version.schema:
+                        self._refit(version)
+                    self._version = version
+                    hinted = self._hints.take(self._readers())
+                    return [
+                        self._hinted(watched, hinted) for watched in self.watched if watched.reader is not None
+                    ], hinted
+            except Moved:
+                continue  # bounded: after a few the hints give up and ask for a pass
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
 
     def _reopen(self) -> None:
         """What is known stays and the rows are compared with it; but another file means that cursors begin anew."""
@@ -173,7 +167,7 @@ class Capture:
 
     def _refit(self, version: Version) -> None:
         self._fit(strict=False)
-        self._hints.reset(self._legacy, self._readers())
+        self._hints.reset(self._legacy)
         self._version = Version(-1, version.schema)
         for watched in self.watched:
             watched.progress, watched.again = None, True
@@ -183,25 +177,25 @@ class Capture:
         return translated(error, self._legacy.path)
 
     def restart(self) -> None:
-        """Something failed in the middle of a look: what it saw may not have been recorded, so look at everything again."""
+        """Something failed in the middle of a look: what it saw may not be recorded: look at everything again."""
         self._version = Version(-1, self._version.schema)
         for watched in self.watched:
             watched.progress, watched.again = None, True
         if self._legacy.is_open:
-            self._hints.reset(self._legacy, self._readers())
+            self._hints.reset(self._legacy)
 
     def _hinted(self, watched: Watched, hinted: Candidates | None) -> Batch:
         """The rows that a hint names, those that wait for an owner, and without a hint those that changed lately."""
         assert watched.reader is not None
-        locs = set(watched.recent) if hinted is None else set(hinted.get(watched.section.number, ()))
-        locs.update(self._state.pending(watched.section, PENDING_ROWS))
+        places = None if hinted is None else hinted[watched.section.number]
+        if places is None or places.needs_pass:
+            watched.again = True
+            places = Places(locs=set(watched.recent))
         if watched.reader.rowid is None:
-            locs = set()
-        watched.again = watched.again or hinted is None or watched.reader.rowid is None
-        if not locs:
             return Batch(watched, [], [], {}, set(), 0)
-        batch = self._examiner.at(watched, locs)
-        if hinted is not None:  # it covers every place that changed, so a row that is in none of them is gone
+        places.locs.update(self._state.pending(watched.section, PENDING_ROWS))
+        batch = self._examiner.places(watched, places)
+        if not watched.again:  # the places cover every change, so a row that is in none of them is gone
             batch.changes.extend(Change(watched.section, Op.GONE, None, entry) for entry in batch.missing)
         return batch
 
@@ -253,11 +247,12 @@ class Capture:
 
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
-        gone = []
-        for entry in self._limbo(watched, progress):
-            now = self._state.find(watched.section, entry.key)
-            if now is not None and now.loc == entry.loc:
-                gone.append(Change(watched.section, Op.GONE, None, now))
+        with self._legacy.snapshot():
+            gone = [
+                Change(watched.section, Op.GONE, None, entry)
+                for entry in self._limbo(watched, progress)
+                if self._state.find(watched.section, entry.key) == entry and not self._examiner.is_there(watched, entry)
+            ]
         self._examiner.record([Batch(watched, gone, [], {}, set(), 0)])
         if watched.baseline != "done":
             # Resumed after a stop: what changed before the place it went on from is still to be seen.
@@ -270,6 +265,5 @@ class Capture:
         assert watched.reader is not None
         if watched.reader.rowid is not None or self._state.count_known(watched.section) == progress.rows:
             return progress.limbo
-        with self._legacy.snapshot():  # without rowids only the keys tell which rows are gone
-            there = watched.reader.all_locs()
+        there = watched.reader.all_locs()  # without rowids only the keys tell which rows are gone
         return [entry for entry in self._state.known_between(watched.section, None, None) if entry.loc not in there]

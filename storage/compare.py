@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from storage.types import Change, Known, Op, Row, Section
@@ -19,7 +19,7 @@ class Comparison:
 def compare(
     section: Section,
     rows: Iterable[Row],
-    known: Iterable[Known],
+    known: Sequence[Known],
     find: Callable[[bytes], Known | None],
     stands: Callable[[Known], bool],
 ) -> Comparison:
@@ -29,23 +29,41 @@ def compare(
     Several rows with one id are one row: of messages the first that was seen, of tasks the one with the highest rowid.
     """
     at = {entry.loc: entry for entry in known}
+    # A row that took the place of another, which is not yet known to be gone, makes two that are known in one place.
+    crowded = [entry for entry in known if at[entry.loc] is not entry]
     changes: dict[bytes, Change] = {}
     for row in rows:
         here = at.get(row.loc)
         if here is not None and here.digest == row.digest:
             del at[row.loc]  # the digest covers the id
-        elif here is not None and here.key == row.key:
-            del at[row.loc]
-            changes[here.key] = Change(section, Op.CHANGED, row, here)
-        elif (change := _stranger(section, row, changes.get(row.key), find, stands)) is not None:
-            changes.pop(row.key, None)  # to the end: rows are pushed in the order of their places
-            changes[row.key] = change
+            continue
+        key = row.key
+        if here is not None and here.key != key:
+            here = next((entry for entry in crowded if entry.loc == row.loc and entry.key == key), None)
+        if here is not None:
+            _discard(at, crowded, here)
+            if here.digest != row.digest:
+                changes[key] = Change(section, Op.CHANGED, row, here)
+        elif (change := _stranger(section, row, changes.get(key), find, stands)) is not None:
+            changes.pop(key, None)  # to the end: rows are pushed in the order of their places
+            changes[key] = change
     moved = {change.known.key for change in changes.values() if change.known is not None}
-    return Comparison(list(changes.values()), [entry for entry in at.values() if entry.key not in moved])
+    return Comparison(list(changes.values()), [entry for entry in (*at.values(), *crowded) if entry.key not in moved])
+
+
+def _discard(at: dict[int, Known], crowded: list[Known], entry: Known) -> None:
+    if at.get(entry.loc) is entry:
+        del at[entry.loc]
+    else:
+        crowded.remove(entry)
 
 
 def _stranger(
-    section: Section, row: Row, earlier: Change | None, find: Callable[[bytes], Known | None], stands: Callable[[Known], bool]
+    section: Section,
+    row: Row,
+    earlier: Change | None,
+    find: Callable[[bytes], Known | None],
+    stands: Callable[[Known], bool],
 ) -> Change | None:
     """A row whose id is not known in its place: new, moved here, or a further row of an id that is known."""
     newest_counts = section.kind == "task"

@@ -21,7 +21,9 @@ class EventLog:
 
     async def open(self) -> None:
         """Connect to a state file that exists."""
-        self._connection = await aiosqlite.connect(f"file:{quote(str(self._path.absolute()))}?mode=ro", uri=True, isolation_level=None)
+        self._connection = await aiosqlite.connect(
+            f"file:{quote(str(self._path.absolute()))}?mode=ro", uri=True, isolation_level=None
+        )
 
     async def close(self) -> None:
         """Close; safe to call twice."""
@@ -31,17 +33,23 @@ class EventLog:
 
     async def count(self, owner: str, after: int, last: int) -> int:
         """How many events an owner has in (after, last]."""
-        found = await self._fetch("SELECT count(*) FROM routes WHERE owner = ? AND seq > ? AND seq <= ?", (owner, after, last))
+        found = await self._fetch(
+            "SELECT count(*) FROM routes WHERE owner = ? AND seq > ? AND seq <= ?", (owner, after, last)
+        )
         return int(str(found[0][0]))
 
     async def page(self, owner: str, after: int, last: int, limit: int) -> list[Event]:
-        """The first `limit` events of an owner in (after, last], in order. Each carries the route of this owner alone."""
+        """The first `limit` events of an owner in (after, last], in order, each with the route of this owner alone."""
         found = await self._fetch(
-            "SELECT e.seq, e.type, e.conversation_id, e.subject, e.body, r.prev FROM routes r JOIN events e USING (seq) "
+            "SELECT e.seq, e.type, e.conversation_id, e.subject, e.body, r.prev "
+            "FROM routes r JOIN events e USING (seq) "
             "WHERE r.owner = ? AND r.seq > ? AND r.seq <= ? ORDER BY r.seq LIMIT ?",
             (owner, after, last, limit),
         )
-        return [Event(seq, kind, conversation, subject, body, ((owner, prev),)) for seq, kind, conversation, subject, body, prev in found]
+        return [
+            Event(seq, kind, conversation, subject, body, ((owner, prev),))
+            for seq, kind, conversation, subject, body, prev in found
+        ]
 
     async def _fetch(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[int, str, str, str, bytes, int]]:
         assert self._connection is not None, "the event log is not open"

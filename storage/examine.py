@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from storage.candidates import Places
 from storage.compare import compare
-from storage.reader import Chunk, SectionReader
+from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import StateFile
-from storage.types import Change, Event, Known, Outcome, Value
+from storage.types import Change, Event, Known, Outcome, Row, Value
 from storage.watched import Watched
 
 CHUNK_ROWS = 500
+EXAMINED_ROWS = 100_000
+"""More than one page can hold, so that no row of a page is cut off."""
 
 Decide = Callable[[Change], Outcome]
 Publish = Callable[[str, list[Event]], None]
@@ -39,12 +42,36 @@ class Examiner:
         self._state, self._decide, self._publish = state, decide, publish
         self.rows_read = 0
 
-    def at(self, watched: Watched, locs: set[int]) -> Batch:
-        """Examine the rows that stand, or are known to have stood, at these rowids."""
-        reader = _reader(watched)
-        chunk = reader.at(sorted(locs))
-        failed = {loc for loc in locs if loc in self._state.failures(watched.section, None, None)} if watched.failed else set()
-        return self._compare(watched, chunk, self._state.known_at(watched.section, locs), failed)
+    def places(self, watched: Watched, places: Places) -> Batch:
+        """Examine the rows that stand, or are known to have stood, in these places."""
+        reader, section = _reader(watched), watched.section
+        rows: dict[int, Row] = {}
+        bad: dict[int, BadRow] = {}
+        known = {(entry.loc, entry.key): entry for entry in self._state.known_at(section, places.locs)}
+        for low, high in places.intervals:
+            self._gather(reader.between(low, high, EXAMINED_ROWS), rows, bad)
+            between = self._state.known_between(section, low, None if high is None else high - 1)
+            known |= {(entry.loc, entry.key): entry for entry in between}
+        if left := places.locs - rows.keys() - bad.keys():
+            self._gather(reader.at(sorted(left)), rows, bad)
+        if not rows and not bad and not known:
+            return Batch(watched, [], [], {}, set(), 0)
+        chunk = Chunk([rows[loc] for loc in sorted(rows)], list(bad.values()), None)
+        failed = self._failed_among(watched, rows.keys() | places.locs)
+        return self._compare(watched, chunk, list(known.values()), failed)
+
+    @staticmethod
+    def _gather(chunk: Chunk, rows: dict[int, Row], bad: dict[int, BadRow]) -> None:
+        rows.update((row.loc, row) for row in chunk.rows)
+        bad.update((row.loc, row) for row in chunk.bad)
+
+    def _failed_among(self, watched: Watched, locs: Iterable[int]) -> set[int]:
+        return self._state.failures(watched.section, None, None).keys() & locs if watched.failed else set()
+
+    @staticmethod
+    def is_there(watched: Watched, entry: Known) -> bool:
+        """Whether a known row still stands where it stood, whether or not `where` holds."""
+        return _is_hidden(_reader(watched), entry)
 
     def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
         """Examine the next rows after a place, and all that is known between it and the last of them."""
@@ -82,14 +109,24 @@ class Examiner:
         with self._state.transaction():
             events = self._state.record(outcome for _, outcome in outcomes)
             for batch in batches:
-                problems = {o.change.row.loc: o.problem for w, o in outcomes if w is batch.watched and o.problem and o.change.row}
-                healed = {o.change.row.loc for w, o in outcomes if w is batch.watched and not o.problem and o.change.row} if batch.watched.failed else set()
+                problems = {
+                    o.change.row.loc: o.problem
+                    for w, o in outcomes
+                    if w is batch.watched and o.problem and o.change.row
+                }
+                healed = (
+                    {o.change.row.loc for w, o in outcomes if w is batch.watched and not o.problem and o.change.row}
+                    if batch.watched.failed
+                    else set()
+                )
                 self._state.set_failures(batch.watched.section, batch.broken | problems, batch.mended | healed)
                 if batch.broken or problems or batch.mended or healed:
                     batch.watched.failed = self._state.count_failures(batch.watched.section)
                 if batch.is_baseline and batch.watched.baseline != "done":
                     batch.watched.position = _bound(batch.last)
-                    self._state.set_baseline(batch.watched.section, batch.watched.baseline, batch.watched.floor, batch.watched.position)
+                    self._state.set_baseline(
+                        batch.watched.section, batch.watched.baseline, batch.watched.floor, batch.watched.position
+                    )
         if events:
             self._publish(self._state.epoch, events)
 

@@ -22,9 +22,20 @@ Identity = tuple[int, int]
 """(device, inode) of the file."""
 
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_ALLOWED_ACTIONS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION})
+_ALLOWED_ACTIONS = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION}
+)
 _ALLOWED_PRAGMAS = frozenset(
-    {"data_version", "schema_version", "table_xinfo", "table_list", "journal_mode", "page_size", "query_only", "busy_timeout"}
+    {
+        "data_version",
+        "schema_version",
+        "table_xinfo",
+        "table_list",
+        "journal_mode",
+        "page_size",
+        "query_only",
+        "busy_timeout",
+    }
 )
 _REFUSED_FUNCTIONS = frozenset(
     {
@@ -52,7 +63,9 @@ def identity_of(path: Path) -> Identity:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise DatabaseAway(f"the database {path} is not there ({error.strerror})", "wait for the writer or check --db") from error
+        raise DatabaseAway(
+            f"the database {path} is not there ({error.strerror})", "wait for the writer or check --db"
+        ) from error
     return status.st_dev, status.st_ino
 
 
@@ -65,9 +78,12 @@ def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=not any_thread,
+            f"file:{quote(str(path.absolute()))}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=not any_thread,
             timeout=busy_timeout_ms / 1000,
-        )  # fmt: skip
+        )
         connection.execute("PRAGMA query_only=1")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
@@ -96,15 +112,18 @@ def translated(error: sqlite3.Error, path: Path) -> WalcastError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path} is locked by its writer")
     if code == sqlite3.SQLITE_NOTADB:
-        return DatabaseUnusable(f"{path} is not an SQLite database (or it is encrypted)", "point --db at the writer's database file")
+        return DatabaseUnusable(
+            f"{path} is not an SQLite database (or it is encrypted)", "point --db at the writer's database file"
+        )
     if code == sqlite3.SQLITE_READONLY:
         return DatabaseAway(
-            f"{path} was left by a crashed writer in the middle of a transaction", "it mends itself when the writer opens it again"
+            f"{path} was left by a crashed writer in the middle of a transaction",
+            "it mends itself when the writer opens it again",
         )
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return DatabaseAway(
             f"{path} cannot be opened ({error})",
-            "the user that runs walcast needs to read the file and, in WAL mode, to write in its folder (for -wal and -shm)",
+            "walcast's user needs to read the file and, in WAL mode, to write in its folder (for -wal and -shm)",
         )
     return DatabaseAway(f"{path} cannot be read ({error})", "it is tried again; check the disk and the writer")
 

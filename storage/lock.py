@@ -22,7 +22,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self, message: str, hint: str) -> None:
-        """Take the lock. Raises StateUnusable(message, hint) if another process has it, or if the folder is not writable."""
+        """Take the lock. Raises StateUnusable(message, hint) if another process has it, or the folder is read-only."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

@@ -96,7 +96,9 @@ class SectionReader:
                 raise
         return self._chunk_row_by_row(after, limit)
 
-    def _condition(self, comparison: Literal[">", "IS"], place: tuple[Value, ...] | None) -> tuple[str, tuple[Value, ...]]:
+    def _condition(
+        self, comparison: Literal[">", "IS"], place: tuple[Value, ...] | None
+    ) -> tuple[str, tuple[Value, ...]]:
         if place is None:
             return "1", ()
         if self.rowid:
@@ -107,7 +109,8 @@ class SectionReader:
     def _chunk(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
         condition, parameters = self._condition(">", after)
         cursor = self._connection.execute(
-            f"{self._select} WHERE {condition} AND {self._filter} ORDER BY {', '.join(self._place)} LIMIT ?", (*parameters, limit)
+            f"{self._select} WHERE {condition} AND {self._filter} ORDER BY {', '.join(self._place)} LIMIT ?",
+            (*parameters, limit),
         )
         rows: list[Row] = []
         size, last, width = 0, None, len(self._place)
@@ -147,7 +150,8 @@ class SectionReader:
         listed = json.dumps(list(locs))
         try:
             records = self._connection.execute(
-                f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} ORDER BY {self._place[0]}",
+                f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} "
+                f"ORDER BY {self._place[0]}",
                 (listed,),
             ).fetchall()
             return Chunk([self._row(record) for record in records], [], None)
@@ -160,12 +164,55 @@ class SectionReader:
             self._read_one((loc,), rows, bad)
         return Chunk(rows, bad, None)
 
+    def between(self, low: int | None, high: int | None, limit: int) -> Chunk:
+        """At most `limit` rows whose rowids lie strictly between two; None is open. Only for tables with rowids."""
+        low, high = -(1 << 63) if low is None else low + 1, (1 << 63) - 1 if high is None else high - 1
+        try:
+            records = self._connection.execute(
+                f"{self._select} WHERE {self._place[0]} BETWEEN ? AND ? AND {self._filter} "
+                f"ORDER BY {self._place[0]} LIMIT ?",
+                (low, high, limit),
+            ).fetchall()
+            return Chunk([self._row(record) for record in records], [], None)
+        except sqlite3.OperationalError as error:
+            if not _is_row_error(error):
+                raise
+        return self.at(self._rowids(low, high, limit))
+
+    def _rowids(self, low: int, high: int, limit: int) -> list[int]:
+        found = self._connection.execute(
+            f"SELECT {self._place[0]} FROM {quoted(self.section.table)} WHERE {self._place[0]} BETWEEN ? AND ? "
+            f"ORDER BY {self._place[0]} LIMIT ?",
+            (low, high, limit),
+        )
+        return [rowid for (rowid,) in found]
+
+    def has_exactly(self, rowids: Sequence[int]) -> bool:
+        """Whether the table's rowids from the first to the last of these are these."""
+        return self._rowids(rowids[0], rowids[-1], len(rowids) + 1) == list(rowids)
+
+    def neighbours(self, first: int, last: int) -> tuple[int | None, int | None]:
+        """The rowids that stand next before and next after a range; None where there is none."""
+        place, table = self._place[0], quoted(self.section.table)
+        low, high = self._connection.execute(
+            f"SELECT (SELECT max({place}) FROM {table} WHERE {place} < ?), "
+            f"(SELECT min({place}) FROM {table} WHERE {place} > ?)",
+            (first, last),
+        ).fetchone()
+        return low, high
+
+    def is_empty(self) -> bool:
+        """Whether the table has no row."""
+        return self._connection.execute(f"SELECT 1 FROM {quoted(self.section.table)} LIMIT 1").fetchone() is None
+
     def key_at(self, loc: int, *, filtered: bool) -> bytes | None:
         """The key of the row that stands at a rowid now, None if there is none. `filtered` applies `where`."""
         condition = self._filter if filtered else "1"
         try:
             found = self._connection.execute(
-                f"SELECT ({self.section.fields[0][1]}\n) FROM {quoted(self.section.table)} WHERE {self._place[0]} = ? AND {condition}", (loc,)
+                f"SELECT ({self.section.fields[0][1]}\n) FROM {quoted(self.section.table)} "
+                f"WHERE {self._place[0]} = ? AND {condition}",
+                (loc,),
             ).fetchone()
         except sqlite3.OperationalError as error:
             if not _is_row_error(error):
@@ -177,11 +224,13 @@ class SectionReader:
         """The highest rowid of the table, 0 if it is empty or has none."""
         if self.rowid is None:
             return 0
-        found = self._connection.execute(f"SELECT max({self._place[0]}) FROM {quoted(self.section.table)}").fetchone()[0]
+        found = self._connection.execute(f"SELECT max({self._place[0]}) FROM {quoted(self.section.table)}").fetchone()[
+            0
+        ]
         return 0 if found is None else int(found)
 
     def all_locs(self) -> set[int]:
-        """The places of all rows, whether `where` holds or not. For tables WITHOUT ROWID: 8 bytes of memory and more for each."""
+        """The places of all rows, whether `where` holds or not. For tables WITHOUT ROWID; takes memory for each."""
         found = self._connection.execute(f"SELECT {self._place_columns} FROM {quoted(self.section.table)}")
         return {self._loc(place) for place in found}
 
@@ -203,13 +252,19 @@ def _text(value: object) -> str:
 
 
 def _columns(connection: sqlite3.Connection, section: Section) -> list[str]:
-    tables = {_text(name): _text(kind) for name, kind in connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")}
+    tables = {
+        _text(name): _text(kind)
+        for name, kind in connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")
+    }
     kind = {name.lower(): kind for name, kind in tables.items()}.get(section.table.lower())
     if kind is None:
-        raise MappingMisfit(f'[{section.name}] table = "{section.table}": no such table', _nearest(section.table, tables, "tables"))
+        raise MappingMisfit(
+            f'[{section.name}] table = "{section.table}": no such table', _nearest(section.table, tables, "tables")
+        )
     if kind == "view":
         raise MappingMisfit(
-            f'[{section.name}] table = "{section.table}" is a view', "name the table behind it and put the view's expressions into the fields"
+            f'[{section.name}] table = "{section.table}" is a view',
+            "name the table behind it and put the view's expressions into the fields",
         )
     return [_text(record[1]) for record in connection.execute(f"PRAGMA table_xinfo({quoted(section.table)})")]
 
@@ -239,7 +294,9 @@ def _primary_key(connection: sqlite3.Connection, table: str) -> list[str]:
     return [name for _, name in keyed] or [_text(record[1]) for record in records]
 
 
-def _check_expression(connection: sqlite3.Connection, section: Section, field: str, expression: str, columns: list[str]) -> None:
+def _check_expression(
+    connection: sqlite3.Connection, section: Section, field: str, expression: str, columns: list[str]
+) -> None:
     """Compile one expression alone, so that the error names the field it stands in.
 
     In WHERE an aggregate is refused by SQLite; in a SELECT list it would silently fold the table into one row.
@@ -258,11 +315,15 @@ def _check_expression(connection: sqlite3.Connection, section: Section, field: s
 
 def _check_quoted(connection: sqlite3.Connection, place: str, name: str) -> None:
     """SQLite takes a double-quoted name that does not exist for a string: then every row would carry that string."""
-    known = {_text(table).lower() for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    known = {
+        _text(table).lower() for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
     for table in list(known):
         known |= {_text(record[1]).lower() for record in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
     if name.lower() not in known:
-        raise MappingMisfit(f'{place}: no column "{name}"', _nearest(name, known, "names") + " (text stands in 'single quotes')")
+        raise MappingMisfit(
+            f'{place}: no column "{name}"', _nearest(name, known, "names") + " (text stands in 'single quotes')"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -281,5 +342,7 @@ def _hint(text: str, columns: list[str]) -> str:
 
 def table_names(connection: sqlite3.Connection) -> list[str]:
     """The tables of a database, without SQLite's own."""
-    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+    found = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    )
     return [_text(name) for (name,) in found]

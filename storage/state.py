@@ -76,12 +76,16 @@ class StateFile:
 
     def open(self) -> None:
         """Open or create. Raises StateUnusable: not writable, not ours, of another format, or in use."""
-        self._lock.acquire(f"the state file {self.path} belongs to another running walcast", "give this one another --state")
+        self._lock.acquire(
+            f"the state file {self.path} belongs to another running walcast", "give this one another --state"
+        )
         try:
             self._open()
         except sqlite3.Error as error:
             self.close()
-            raise StateUnusable(f"the state file {self.path} cannot be used ({error})", "give another --state in a writable folder") from error
+            raise StateUnusable(
+                f"the state file {self.path} cannot be used ({error})", "give another --state in a writable folder"
+            ) from error
         except StateUnusable:
             self.close()
             raise
@@ -92,9 +96,14 @@ class StateFile:
         if sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             found = sql.execute("PRAGMA application_id").fetchone()[0], sql.execute("PRAGMA user_version").fetchone()[0]
             if found[0] != APPLICATION_ID:
-                raise StateUnusable(f"{self.path} is not a walcast state file", "give another --state; nothing was written to it")
+                raise StateUnusable(
+                    f"{self.path} is not a walcast state file", "give another --state; nothing was written to it"
+                )
             if found[1] != FORMAT:
-                raise StateUnusable(f"the state file {self.path} has format {found[1]}, this walcast reads {FORMAT}", "give another --state")
+                raise StateUnusable(
+                    f"the state file {self.path} has format {found[1]}, this walcast reads {FORMAT}",
+                    "give another --state",
+                )
         sql.execute(f"PRAGMA application_id={APPLICATION_ID}")
         sql.execute(f"PRAGMA user_version={FORMAT}")
         sql.execute("PRAGMA journal_mode=WAL")
@@ -212,22 +221,28 @@ class StateFile:
             self._set("epoch_reason", "database_replaced")
             self._set("database", database)
 
-    def baseline(self, section: Section) -> tuple[Literal["new", "running", "redigest", "done"], int | None, int | None]:
+    def baseline(
+        self, section: Section
+    ) -> tuple[Literal["new", "running", "redigest", "done"], int | None, int | None]:
         """(`new` | `running` | `redigest` | `done`, highest rowid that is baseline, rowid up to which it was taken)."""
-        found = self._sql.execute("SELECT baseline, floor, position FROM sections WHERE number = ?", (section.number,)).fetchone()
+        found = self._sql.execute(
+            "SELECT baseline, floor, position FROM sections WHERE number = ?", (section.number,)
+        ).fetchone()
         return found[0], found[1], found[2]
 
     def set_baseline(self, section: Section, baseline: str, floor: int | None, position: int | None) -> None:
         """Record how far the baseline of a section has come."""
         self._sql.execute(
-            "UPDATE sections SET baseline = ?, floor = ?, position = ? WHERE number = ?", (baseline, floor, position, section.number)
+            "UPDATE sections SET baseline = ?, floor = ?, position = ? WHERE number = ?",
+            (baseline, floor, position, section.number),
         )
 
     # -- known rows
 
-    def _known(self, section: Section, condition: str, parameters: Sequence[object]) -> list[Known]:
+    def _known(self, section: Section, condition: str, parameters: Sequence[object], by: str = "") -> list[Known]:
         found = self._sql.execute(
-            f"SELECT loc, key, digest, place, pending FROM seen WHERE section = ? AND {condition}", (section.number, *parameters)
+            f"SELECT loc, key, digest, place, pending FROM seen {by} WHERE section = ? AND {condition}",
+            (section.number, *parameters),
         )
         return [Known(loc, key, digest, place, bool(pending)) for loc, key, digest, place, pending in found]
 
@@ -242,12 +257,16 @@ class StateFile:
 
     def find(self, section: Section, key: bytes) -> Known | None:
         """The row known under a key."""
-        found = self._known(section, "key = ?", (key,))
+        # Without statistics the planner takes the primary key, and would read the whole section.
+        found = self._known(section, "key = ?", (key,), by="INDEXED BY seen_key")
         return found[0] if found else None
 
     def pending(self, section: Section, limit: int) -> list[int]:
         """Rowids of rows that wait for an owner."""
-        found = self._sql.execute("SELECT loc FROM seen WHERE section = ? AND pending LIMIT ?", (section.number, limit))
+        found = self._sql.execute(
+            "SELECT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending LIMIT ?",
+            (section.number, limit),
+        )
         return [loc for (loc,) in found]
 
     def last_known_loc(self, section: Section) -> int | None:
@@ -264,7 +283,8 @@ class StateFile:
         low, high = -(1 << 63) if after is None else after, (1 << 63) - 1 if last is None else last
         return dict(
             self._sql.execute(
-                "SELECT loc, reason FROM failed WHERE section = ? AND loc BETWEEN ? AND ? AND loc IS NOT ?", (section.number, low, high, after)
+                "SELECT loc, reason FROM failed WHERE section = ? AND loc BETWEEN ? AND ? AND loc IS NOT ?",
+                (section.number, low, high, after),
             )
         )
 
@@ -275,9 +295,12 @@ class StateFile:
     def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> None:
         """Record rows that fail now and forget those that do not any more."""
         now = int(time.time() * 1000)
-        self._sql.executemany("DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended])
         self._sql.executemany(
-            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)", [(section.number, loc, reason, now) for loc, reason in broken.items()]
+            "DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended]
+        )
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)",
+            [(section.number, loc, reason, now) for loc, reason in broken.items()],
         )
 
     # -- the log
@@ -308,7 +331,15 @@ class StateFile:
         event = Event(self.head, draft.type, draft.conversation_id, draft.subject, draft.body, routes)
         self._sql.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (event.seq, int(time.time() * 1000), event.type, event.conversation_id, event.subject, json.dumps(draft.owners), event.body),
+            (
+                event.seq,
+                int(time.time() * 1000),
+                event.type,
+                event.conversation_id,
+                event.subject,
+                json.dumps(draft.owners),
+                event.body,
+            ),
         )
         for owner, previous in routes:
             self._sql.execute("INSERT INTO routes VALUES (?, ?, ?)", (owner, event.seq, previous))
@@ -319,7 +350,9 @@ class StateFile:
         if owner not in self._last:
             if len(self._last) > 10_000:
                 self._last.clear()
-            found = self._sql.execute("SELECT max(seq) FROM routes WHERE owner = ? AND seq > ?", (owner, self.pruned)).fetchone()[0]
+            found = self._sql.execute(
+                "SELECT max(seq) FROM routes WHERE owner = ? AND seq > ?", (owner, self.pruned)
+            ).fetchone()[0]
             self._last[owner] = found or 0
         return self._last[owner]
 
@@ -335,7 +368,10 @@ class StateFile:
         ).fetchall()
         if not doomed:
             return
-        self._sql.executemany("DELETE FROM routes WHERE owner = ? AND seq = ?", [(o, seq) for seq, owners in doomed for o in json.loads(owners)])
+        self._sql.executemany(
+            "DELETE FROM routes WHERE owner = ? AND seq = ?",
+            [(o, seq) for seq, owners in doomed for o in json.loads(owners)],
+        )
         self._sql.execute("DELETE FROM events WHERE seq <= ?", (doomed[-1][0],))
         self.pruned = max(self.pruned, doomed[-1][0])
         self._set("pruned", self.pruned)

@@ -1,7 +1,7 @@
 """Wake: when to look. File events are hints; they may come early, late, twice, for nothing or not at all.
 
-The folder is watched for the side files coming and going, and the database, `-wal` and `-journal` themselves for writes,
-so that our own state file beside them does not wake us. Where there is no inotify, or it is switched off, only the
+The folder is watched for the side files coming and going, and the database, `-wal` and `-journal` for writes, so
+that our own state file beside them does not wake us. Where there is no inotify, or it is switched off, only the
 timeout of `wait` wakes, and the caller polls `PRAGMA data_version`.
 """
 
@@ -24,7 +24,7 @@ SUFFIXES = ("", "-wal", "-journal")
 
 
 class Waker:
-    """Waits for a file event, a call of `wake`, or a timeout. `wait` and `close` belong to one thread; `wake` to any."""
+    """Waits for a file event, a call of `wake`, or a timeout. `wait` and `close` are one thread's; `wake` any's."""
 
     def __init__(self, path: Path, *, use_inotify: bool = True) -> None:
         self._path = path.absolute()

@@ -11,7 +11,7 @@ from storage.reader import SectionReader
 from storage.types import Change, Known, Op, Section, Value
 
 Baseline = Literal["new", "running", "redigest", "done"]
-"""`running`: existing rows are being taken in without events. `redigest`: the expressions changed, digests are renewed."""
+"""`running`: existing rows are taken in without events. `redigest`: expressions changed, digests are renewed."""
 
 RECENT_ROWS = 256
 

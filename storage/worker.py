@@ -21,7 +21,9 @@ from storage.wake import Waker
 
 log = logging.getLogger("walcast.capture")
 
-Phase = Literal["starting", "waiting", "baseline", "catching_up", "live", "paused", "away", "state", "failed", "stopped"]
+Phase = Literal[
+    "starting", "waiting", "baseline", "catching_up", "live", "paused", "away", "state", "failed", "stopped"
+]
 
 EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
@@ -61,7 +63,16 @@ class Pace:
 class CaptureWorker:
     """`start`, then read `status`; `stop` ends the thread at its next turn and waits for it."""
 
-    def __init__(self, capture: Capture, legacy: LegacyDatabase, waker: Waker, pace: Pace, *, wait: bool, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        legacy: LegacyDatabase,
+        waker: Waker,
+        pace: Pace,
+        *,
+        wait: bool,
+        close: Callable[[], None],
+    ) -> None:
         self.capture, self.status = capture, Status()
         self._legacy, self._waker, self._pace, self._wait, self._close = legacy, waker, pace, wait, close
         self._stopping = False
@@ -151,7 +162,7 @@ class CaptureWorker:
         log.info("attached to %s", self._legacy.path)
 
     def _is_in_the_way(self) -> bool:
-        """Whether a commit is under way in rollback mode: its end wakes us, and until then a reader would only block it."""
+        """Whether a commit is under way in rollback mode: its end wakes us, a reader would only block it."""
         if self.status.wal or not self._legacy.is_open or not self._legacy.is_being_written():
             self._writing = 0
             return False
@@ -167,7 +178,7 @@ class CaptureWorker:
         self._next_step = time.monotonic() + (took * (1 / self._pace.share - 1) if is_long else 0.0)
 
     def _delay(self) -> float:
-        """A hint may come before its commit can be seen: look a few times more, ever later, before falling back to polling."""
+        """A hint may come before its commit can be seen: look a few times more, ever later, before polling again."""
         delay = EARLY[self._early] if self._early < len(EARLY) else self._pace.poll
         if self.capture.is_behind:
             delay = min(delay, max(0.0, self._next_step - time.monotonic()))

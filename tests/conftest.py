@@ -54,10 +54,11 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 
 def _threads() -> dict[Hashable, str]:
+    """Threads that keep the interpreter from ending, and those of ours whether they do or not."""
     frames = sys._current_frames()
     found: dict[Hashable, str] = {}
     for thread in threading.enumerate():
-        if not thread.daemon:
+        if not thread.daemon or thread.name.startswith("walcast-"):
             place = "".join(traceback.format_stack(frames.get(thread.ident or 0), 3))
             found[thread] = f"thread {thread.name!r} still runs, at\n{place}"
     return found

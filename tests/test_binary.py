@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -47,9 +47,30 @@ owner           = "(SELECT wallet_address FROM conversations c WHERE c.id = mess
 """
 
 
+class Process(NamedTuple):
+    """A process that cannot be taken for a later one with the same number: ``start`` is in clock ticks since boot."""
+
+    pid: int
+    start: int
+    name: str
+
+
+def processes() -> dict[Process, int]:
+    """Every process that has not ended, with the number of its parent."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name may hold anything and ends at the last parenthesis; then come state, parent, and later the start.
+            name, _, rest = stat.read_text().rpartition(")")
+            state, parent, *_ = fields = rest.split()
+            if state != "Z":
+                found[Process(int(stat.parent.name), int(fields[19]), name.partition("(")[2])] = int(parent)
+    return found
+
+
 @dataclass
 class Program:
-    """The running binary, leader of a session of its own, and what it has printed so far."""
+    """The running binary, leader of a process group of its own, and what it has printed so far."""
 
     process: asyncio.subprocess.Process
     printed: list[str] = field(default_factory=list)
@@ -74,16 +95,13 @@ class Program:
         async with asyncio.timeout(SOON):
             return await self.process.wait()
 
-    def alive(self) -> list[str]:
-        """The processes of the program's session that are still there, one ``/proc/PID/stat`` each."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                line = stat.read_text()
-                # state, ppid, pgrp, session follow the name, which may hold anything and ends at the last parenthesis.
-                if line.rpartition(")")[2].split()[3] == str(self.process.pid):
-                    found.append(line)
-        return found
+    def family(self) -> set[Process]:
+        """The program's process and all that descend from it, in whatever session they are."""
+        children = processes()
+        family = {process for process in children if process.pid == self.process.pid}
+        while more := {child for child, parent in children.items() if parent in {m.pid for m in family}} - family:
+            family |= more
+        return family
 
 
 @asynccontextmanager
@@ -150,8 +168,9 @@ async def test_the_demo_serves_its_page_and_pushes(binary: Path, tmp_path: Path)
         async with subscriber(url, wallet) as socket:
             assert (await next_frame(socket))["type"] in {"new_message", "task_update"}
 
+        family = program.family()
         assert await program.terminate() == 0
-        assert not program.alive()
+        assert not family & processes().keys()
 
 
 async def test_serve_pushes_what_another_program_writes(binary: Path, tmp_path: Path) -> None:
@@ -173,5 +192,6 @@ async def test_serve_pushes_what_another_program_writes(binary: Path, tmp_path: 
                     "message": {"id": "m1", "role": "agent", "content": [{"type": "text", "text": "你好"}]},
                 }
 
+            family = program.family()
             assert await program.terminate() == 0
-            assert not program.alive()
+            assert not family & processes().keys()

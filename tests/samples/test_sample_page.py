@@ -141,6 +141,19 @@ async def test_an_address_that_is_none_is_refused_with_a_reason(page: Page, serv
     await expect_state(page, "disconnected")
 
 
+async def test_a_server_that_does_not_answer_is_reported(page: Page, server: Server, unused_tcp_port: int) -> None:
+    """The page says why there is no connection, goes on trying, and forgets the complaint once there is one."""
+    await page.goto(server.page(publicKey=WALLET, server=f"127.0.0.1:{unused_tcp_port}", connect="1"))
+    await expect(page.locator("#notice")).to_contain_text("Could not connect: 1006")
+    await page.click("#disconnect")
+    await page.fill("#server", server.address)
+    await page.click("#connect")
+    await (await server.accept()).close(1012)
+    await expect(page.locator("#notice")).to_contain_text("Could not connect: 1012")
+    await (await server.accept()).establish()
+    await expect(page.locator("#notice")).to_be_hidden()
+
+
 async def test_shows_messages_by_conversation(page: Page, server: Server) -> None:
     """Messages of the conversation not looked at are counted as unread; other parts than text are shown as JSON."""
     connection = await connected(page, server)
@@ -232,8 +245,12 @@ async def test_a_replay_cut_short_is_taken_up_where_it_ended(page: Page, server:
     await connection.close(1012)
     second = await server.accept()
     await second.establish(recovered=True, replayed=3, cursor="e:8")
-    await second.message("m1", text("one of three"), cursor="e:6")
     await second.close(1012)
+    third = await server.accept()
+    assert third.query["since"] == "e:5"
+    await third.establish(recovered=True, replayed=3, cursor="e:8")
+    await third.message("m1", text("one of three"), cursor="e:6")
+    await third.close(1012)
     assert (await server.accept()).query["since"] == "e:6"
 
 
@@ -258,6 +275,18 @@ async def test_asks_for_no_extension_unless_told_to(page: Page, server: Server) 
     await connection.establish()
     await connection.close(1012)
     assert (await server.accept()).query == connection.query == {"publicKey": WALLET}
+
+
+async def test_a_cursor_left_behind_is_not_used_again(page: Page, server: Server) -> None:
+    """After a connection without cursors the old one would replay what has been shown already."""
+    connection = await connected(page, server, cursor="e:5")
+    await page.uncheck("#resume")
+    await connection.close(1012)
+    second = await server.accept()
+    assert second.query == {"publicKey": WALLET}
+    await page.check("#resume")
+    await second.close(1012)
+    assert (await server.accept()).query == {"publicKey": WALLET, "resume": "1"}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +388,8 @@ async def test_fits_a_telephone(page: Page, server: Server) -> None:
     """At 400 pixels nothing sticks out."""
     await page.set_viewport_size({"width": 400, "height": 800})
     connection = await connected(page, server)
-    await connection.message("m1", text("a" * 300), {"type": "data", "data": "b" * 300}, role="user")
+    await connection.message("m1", text("a word " * 50 + "a" * 300), {"type": "data", "data": "b" * 300}, role="user")
     await connection.task("t1", "working", "c" * 300)
     await expect(page.locator(".task")).to_have_count(1)
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 400
+    for box in ("html", "#conversations", "#messages", "#tasks", "#frames"):
+        assert await page.locator(box).evaluate("(box) => box.scrollWidth <= box.clientWidth"), box

@@ -1,0 +1,129 @@
+"""Hints: the engine that says where a commit may have changed rows, chosen by the database's journal mode."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from storage.candidates import Candidates
+from storage.legacy import LegacyDatabase
+from storage.reader import SectionReader
+from storage.walhints import Gap, Moved, WalHints
+
+log = logging.getLogger("walcast.capture")
+
+SNAPSHOT_TRIES = 8
+"""Snapshots taken anew because something was committed in the same instant, before a gap is declared."""
+
+
+class Hints(Protocol):
+    """Says where a commit may have changed something."""
+
+    reasons: Counter[str]
+    """How often no hint could be given, by reason."""
+
+    @property
+    def mode(self) -> str:
+        """`wal-pages`, `journal-pages` or `scan`."""
+
+    def reset(self, legacy: LegacyDatabase) -> None:
+        """The database was opened anew or its schema changed: begin here, a pass will find what was before."""
+
+    def before(self, legacy: LegacyDatabase) -> None:
+        """Called ahead of the snapshot."""
+
+    def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
+        """Inside the snapshot: places that cover every change since the last call; None if that cannot be told.
+
+        Raises Moved when the snapshot has to be taken anew.
+        """
+
+    def close(self) -> None:
+        """Let go of files. After the SQLite connection is closed."""
+
+
+class NoHints:
+    """Every commit asks for a pass over the tables."""
+
+    mode = "scan"
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+
+    def reset(self, legacy: LegacyDatabase) -> None:
+        """Nothing is kept."""
+
+    def before(self, legacy: LegacyDatabase) -> None:
+        """Nothing is noted."""
+
+    def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
+        """Nothing is known."""
+        self.reasons["no_engine"] += 1
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class PageHints:
+    """Pages of the WAL, where there is one."""
+
+    def __init__(self, path: Path) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._wal = WalHints(path)
+        self._is_wal = False
+        self._moved = 0
+
+    @property
+    def mode(self) -> str:
+        """The engine that runs."""
+        return self._wal.mode if self._is_wal else "scan"
+
+    def reset(self, legacy: LegacyDatabase) -> None:
+        """Begin here."""
+        self._is_wal = legacy.journal_mode() == "wal"
+        if self._is_wal:
+            self._wal.reset()
+
+    def before(self, legacy: LegacyDatabase) -> None:
+        """Note where the log ends. The writer may have changed the journal mode."""
+        is_wal = legacy.journal_mode() == "wal"
+        if is_wal != self._is_wal:
+            log.info("the journal mode changed: %s", "wal" if is_wal else "rollback")
+            self._is_wal = is_wal
+            if is_wal:
+                self._wal.reset()
+            self._wal.lose("journal_mode")
+        if is_wal:
+            self._wal.before()
+
+    def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
+        """As the protocol says; a snapshot that keeps moving counts as a gap."""
+        if not self._is_wal:
+            self.reasons["rollback"] += 1
+            return None
+        try:
+            found = self._wal.take(readers)
+        except Moved:
+            self._moved += 1
+            if self._moved < SNAPSHOT_TRIES:
+                raise
+            self._note_gap("moving")
+            return None
+        except Gap as gap:
+            self._note_gap(str(gap))
+            return None
+        self._moved = 0
+        return found
+
+    def _note_gap(self, reason: str) -> None:
+        self._moved = 0
+        self.reasons[reason] += 1
+        self._wal.skip(reason)
+
+    def close(self) -> None:
+        """Let go of files."""
+        self._wal.close()
