@@ -94,7 +94,9 @@ def _is_part(value: Json) -> bool:
         return isinstance(value.get("text"), str)
     if _discriminator(value) is not None:
         return len(value) > 1  # {"type": "file", "file": ...}
-    return bool(value) and value.keys() <= _BARE_KEYS and any(key in value for key in ("text", "raw", "url", "data"))
+    if "text" in value and not isinstance(value["text"], str):
+        return False
+    return value.keys() <= _BARE_KEYS and any(key in value for key in ("text", "raw", "url", "data"))
 
 
 def _is_structured(value: Json) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 
 from bridge.content import Json, content_parts, element_parts, joined_text, parse_json
 from storage.types import NOWHERE, Change, Draft, Op, Outcome, Row, Section, place_of, text_of
@@ -31,6 +32,8 @@ def decide(change: Change) -> Outcome:
         return Outcome(change, draft=render(change.section, row, owners))
     except Unrenderable as error:
         return Outcome(change, pending=True, problem=str(error))
+    except RecursionError:  # what could just be read may be too deep to be written
+        return Outcome(change, pending=True, problem="the row's JSON is nested too deeply")
 
 
 def _is_due(change: Change, row: Row) -> bool:
@@ -63,11 +66,21 @@ def render(section: Section, row: Row, owners: tuple[str, ...]) -> Draft:
 
 
 def encode(event: Json) -> bytes:
-    """Compact UTF-8 JSON. A lone surrogate, which is no UTF-8, stays an escape."""
+    """Compact UTF-8 JSON. A lone surrogate, which is no UTF-8, stays an escape; a number beyond all bounds is null."""
     try:
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        return json.dumps(event, separators=(",", ":")).encode()
+        return json.dumps(_finite(event), separators=(",", ":")).encode()
+    except ValueError:  # 1e999 is JSON, and is read as an infinity, which is not
+        return encode(_finite(event))
+
+
+def _finite(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_finite(element) for element in value]
+    if isinstance(value, dict):
+        return {name: _finite(element) for name, element in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _task(subject: str, fields: dict[str, str | None], row: Row, section: Section) -> Json:

@@ -6,12 +6,14 @@ events after it meet without a gap and without an overlap (the ordering rule of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from bridge import protocol
+from bridge.decide import TASK_UPDATE
+from bridge.filters import EVERYTHING
 from bridge.metrics import Metrics
-from bridge.protocol import Close, Cursor
-from bridge.session import Session
+from bridge.protocol import Close, Cursor, Form
+from bridge.subscription import Kind, Subscription
 from storage.types import Event
 
 
@@ -20,11 +22,16 @@ class Hub:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._sessions: dict[str, set[Session]] = {}
-        self._congested: set[Session] = set()
+        self._sessions: dict[str, set[Subscription]] = {}
+        self._congested: set[Subscription] = set()
         self._epoch, self._seq = "", 0
-        self.count = 0
+        self.counts: Counter[Kind] = Counter()
         self.on_congested: Callable[[], None] = lambda: None
+
+    @property
+    def count(self) -> int:
+        """How many sessions there are, of every kind."""
+        return self.counts.total()
 
     @property
     def cursor(self) -> Cursor:
@@ -35,22 +42,22 @@ class Hub:
         """Where the log stands before the first `publish`."""
         self._epoch, self._seq = epoch, seq
 
-    def register(self, session: Session) -> Cursor:
+    def register(self, session: Subscription) -> Cursor:
         """Add a session; everything after the cursor returned reaches it live."""
         self._sessions.setdefault(session.owner, set()).add(session)
-        self.count += 1
-        self._metrics.connections.inc()
+        self.counts[session.kind] += 1
+        self._metrics.connected(session.kind, 1)
         return self.cursor
 
-    def unregister(self, session: Session) -> None:
+    def unregister(self, session: Subscription) -> None:
         """Remove a session; safe to call twice."""
         of_owner = self._sessions.get(session.owner)
         if of_owner is not None and session in of_owner:
             of_owner.discard(session)
             if not of_owner:
                 del self._sessions[session.owner]
-            self.count -= 1
-            self._metrics.connections.dec()
+            self.counts[session.kind] -= 1
+            self._metrics.connected(session.kind, -1)
         self._congested.discard(session)
 
     def connections_of(self, owner: str) -> int:
@@ -60,7 +67,7 @@ class Hub:
     def publish(self, epoch: str, events: Iterable[Event]) -> None:
         """Give events to their owners' sessions: each encoded once, all frames of a session in one write."""
         self._epoch = epoch
-        touched: dict[Session, None] = {}
+        touched: dict[Subscription, None] = {}
         for event in events:
             self._seq = event.seq
             self._metrics.event(event.type)
@@ -68,21 +75,22 @@ class Hub:
         for session in touched:
             self._flush(session)
 
-    def _route(self, event: Event, touched: dict[Session, None]) -> None:
-        plain: bytes | None = None
+    def _route(self, event: Event, touched: dict[Subscription, None]) -> None:
+        is_ordinary = EVERYTHING.wants(event)  # asked once: nearly every client wants just that
+        task = event.subject if event.type == TASK_UPDATE else None
         for owner, previous in event.routes:
-            resumable: bytes | None = None
+            made: dict[Form, bytes] = {}
             for session in self._sessions.get(owner, ()):
-                if session.resumable:
-                    resumable = resumable or protocol.resumable_event_frame(event, self._epoch, previous)
-                    session.put(resumable)
-                else:
-                    plain = plain or protocol.event_frame(event)
-                    session.put(plain)
+                if not (is_ordinary if session.filter is EVERYTHING else session.filter.wants(event)):
+                    continue
+                frame = made.get(session.form)
+                if frame is None:
+                    frame = made[session.form] = session.form(event, self._epoch, previous)
+                session.put(frame, task)
                 touched[session] = None
                 self._metrics.delivered.inc()
 
-    def _flush(self, session: Session) -> None:
+    def _flush(self, session: Subscription) -> None:
         session.flush()
         if session.is_congested and not session.is_closing:
             self._congested.add(session)
@@ -96,13 +104,13 @@ class Hub:
             self._flush(session)
         return bool(self._congested)
 
-    def sweep(self, now: float, heartbeat: float) -> Iterator[Session]:
-        """The sessions that have been silent for two heartbeats. The others are pinged, all with the same frame."""
+    def sweep(self, now: float, heartbeat: float) -> Iterator[Subscription]:
+        """The sessions that have been silent for two heartbeats. The others are pinged, each in its way."""
         for session in [session for of_owner in self._sessions.values() for session in of_owner]:
             if now - session.last_heard > 2 * heartbeat:
                 yield session
             elif now - session.last_heard > heartbeat / 2:
-                session.send(protocol.PING_FRAME)
+                session.beat(now)
 
     def close_all(self, code: Close) -> None:
         """Close every session."""

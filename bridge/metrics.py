@@ -16,12 +16,20 @@ class Metrics:
         self.registry = CollectorRegistry()
         make = self.registry
         self.connections = Gauge("walcast_connections", "Open WebSocket connections.", registry=make)
+        self._streams = Gauge("walcast_event_streams", "Open event streams (SSE) on /api/events.", registry=make)
+        self._polls = Gauge("walcast_long_polls", "Requests for /api/events that wait for an event.", registry=make)
         self.delivered = Counter("walcast_deliveries", "Events put into the outbox of a connection.", registry=make)
+        self.polled = Counter("walcast_polled", "Events given in JSON answers of /api/events.", registry=make)
+        self._loads = Counter("walcast_loads", "Pages read for the initial load.", ["what"], registry=make)
         self.replayed = Counter("walcast_replayed", "Events replayed to resuming clients.", registry=make)
         self._events = Counter("walcast_events", "Events put into the log.", ["type"], registry=make)
         self._closed = Counter("walcast_closed", "Connections closed by the server.", ["code"], registry=make)
         self._refused = Counter("walcast_refused", "Requests refused.", ["reason"], registry=make)
         self._resumes = Counter("walcast_resumes", "Clients that gave a cursor.", ["outcome"], registry=make)
+
+    def connected(self, kind: str, change: int) -> None:
+        """Count a client that came (1) or went (-1): `websocket`, `sse` or `poll`."""
+        {"sse": self._streams, "poll": self._polls}.get(kind, self.connections).inc(change)
 
     def event(self, kind: str) -> None:
         """Count an event of the log."""
@@ -34,6 +42,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a request that was refused."""
         self._refused.labels(reason).inc()
+
+    def loaded(self, what: str) -> None:
+        """Count a page of the initial load: `conversations`, `messages`, `tasks` or `task`."""
+        self._loads.labels(what).inc()
 
     def resumed(self, outcome: str) -> None:
         """Count a resume: `recovered` or the reason why not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -13,7 +14,8 @@ from storage.types import Event
 WELCOME = "WebSocket连接已成功建立"
 EVENT_TYPES = (NEW_MESSAGE, TASK_UPDATE)
 SERVER_TYPES = ("connection_established", *EVENT_TYPES, "pong", "error")
-CLIENT_TYPES = ("ping",)
+"""What is sent. The types of `bridge.filters.EVENT_TYPES` beyond these can be asked for, and are not produced yet."""
+CLIENT_TYPES = ("ping", "subscribe", "unsubscribe")
 
 
 class Close(IntEnum):
@@ -22,6 +24,7 @@ class Close(IntEnum):
     GOING_AWAY = 1001
     TOO_BIG = 1009
     INTERNAL = 1011
+    BAD_REQUEST = 4000
     AUTHENTICATION_FAILED = 4001
     NOT_ALLOWED = 4003
     BAD_FRAMES = 4008
@@ -94,11 +97,26 @@ def event_frame(event: Event) -> bytes:
     return text_frame(event.body)
 
 
+def resumable_body(event: Event, epoch: str, prev: int) -> bytes:
+    """The same object with its own cursor and that of the event before it for this owner."""
+    return b'%s,"cursor":"%s:%d","prev":"%s:%d"}' % (event.body[:-1], epoch.encode(), event.seq, epoch.encode(), prev)
+
+
 def resumable_event_frame(event: Event, epoch: str, prev: int) -> bytes:
-    """The same with its own cursor and that of the event before it for this owner."""
-    return text_frame(
-        b'%s,"cursor":"%s:%d","prev":"%s:%d"}' % (event.body[:-1], epoch.encode(), event.seq, epoch.encode(), prev)
-    )
+    """That object as a frame."""
+    return text_frame(resumable_body(event, epoch, prev))
+
+
+Form = Callable[[Event, str, int], bytes]
+"""How an event is put for a kind of client: (event, epoch, sequence number of the one before it) to bytes."""
+
+
+def plain_form(event: Event, _epoch: str, _prev: int) -> bytes:
+    """For a client that asked for nothing."""
+    return event_frame(event)
+
+
+resumable_form: Form = resumable_event_frame
 
 
 def pong(timestamp: bytes, cursor: Cursor | None) -> bytes:
@@ -139,3 +157,11 @@ def parse_request(text: str) -> tuple[str, dict[str, bytes]]:
     if kind not in CLIENT_TYPES:
         raise BadFrame("unknown_type", f'unknown type "{kind[:64]}"; known: {", ".join(CLIENT_TYPES)}')
     return kind, fields
+
+
+def conversation_of(fields: dict[str, bytes]) -> str:
+    """The conversation that a frame names. A number is taken as the id it is pushed as. Raises BadFrame."""
+    value = msgspec.json.decode(fields["conversation_id"]) if "conversation_id" in fields else None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BadFrame("bad_conversation_id", 'the frame has no "conversation_id", or it is not a string')
+    return str(value)

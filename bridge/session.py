@@ -1,4 +1,4 @@
-"""One connection's side of the protocol. It is handed an outbox and a way to close, never a socket."""
+"""One WebSocket connection's side of the protocol: what its client may say, and what it is answered."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bridge import protocol
+from bridge.filters import EVERYTHING, BadFilter, Filter
 from bridge.outbox import Outbox
 from bridge.protocol import BadFrame, Close, Cursor
-from storage.types import Event
+from bridge.subscription import Subscription
 
 
 class Position(Protocol):
@@ -28,8 +29,8 @@ class Limits:
     frames_per_second: float
 
 
-class Session:
-    """Registered with the hub for one owner. `close` is called at most once."""
+class Session(Subscription):
+    """A WebSocket connection, registered with the hub for one owner."""
 
     def __init__(
         self,
@@ -40,82 +41,17 @@ class Session:
         limits: Limits,
         *,
         resumable: bool,
+        wanted: Filter = EVERYTHING,
     ) -> None:
-        self.owner, self.outbox, self.resumable = owner, outbox, resumable
-        self.is_closing = False
-        self.last_heard = 0.0
-        self._close, self._position, self._limits = close, position, limits
-        self._held: list[bytes] | None = None
-        self._held_size = 0
-        self._replayed: Cursor | None = None
+        super().__init__(owner, outbox, close, protocol.resumable_form if resumable else protocol.plain_form, wanted)
+        self.resumable, self.is_prunable = resumable, not resumable
+        self._position, self._limits = position, limits
         self._bad = 0
         self._allowance, self._allowance_at = limits.frames_per_second, 0.0
 
-    # -- from the hub
-
-    def hold(self) -> None:
-        """Keep live events back until `release`: a replay comes first."""
-        self._held = []
-
-    def resume_at(self, cursor: Cursor) -> None:
-        """Where the replay begins."""
-        self._replayed = cursor
-
-    def release(self) -> None:
-        """Live events that came during the replay follow it."""
-        held, self._held, self._replayed = self._held or [], None, None
-        for frame in held:
-            self.outbox.put(frame)
-        self._held_size = 0
-
-    def put(self, frame: bytes) -> None:
-        """Queue a frame of an event. `flush` sends what is queued."""
-        if self.is_closing:
-            return
-        if self._held is None:
-            self.outbox.put(frame)
-        else:
-            self._held.append(frame)
-            self._held_size += len(frame)
-
-    def flush(self) -> None:
-        """Send what is queued, in one write. A peer that is too slow is closed, never waited for."""
-        if not self.is_closing and not (
-            self.outbox.flush() and self.outbox.within(self._held_size, len(self._held or ()))
-        ):
-            self.close(Close.TOO_SLOW)
-
-    def send(self, frame: bytes) -> None:
-        """Queue and send one frame that is no event."""
-        if not self.is_closing:
-            self.outbox.put(frame)
-            self.flush()
-
-    def replay(self, events: list[Event], epoch: str) -> None:
-        """Send one page of a replay."""
-        for event in events:
-            self.outbox.put(self._frame(event, epoch))
-            self._replayed = Cursor(epoch, event.seq)
-        self.flush()
-
-    def _frame(self, event: Event, epoch: str) -> bytes:
-        previous = next(prev for owner, prev in event.routes if owner == self.owner)
-        return protocol.resumable_event_frame(event, epoch, previous)
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether frames wait for the peer."""
-        return len(self.outbox) > 0
-
-    def close(self, code: Close) -> None:
-        """Give up the outbox and close the connection."""
-        if not self.is_closing:
-            self.is_closing = True
-            self.outbox.clear()
-            self._held = None
-            self._close(code)
-
-    # -- from the client
+    def beat(self, now: float) -> None:
+        """An empty ping, which every WebSocket peer answers."""
+        self.send(protocol.PING_FRAME)
 
     def receive_text(self, text: str, now: float) -> None:
         """Answer one text frame. `now` is the loop's time in seconds."""
@@ -123,11 +59,18 @@ class Session:
             self.close(Close.RATE)
             return
         try:
-            _, fields = protocol.parse_request(text)
-        except BadFrame as bad:
+            kind, fields = protocol.parse_request(text)
+            if kind == "ping":
+                self.send(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
+            else:
+                self._refilter(kind, protocol.conversation_of(fields))
+        except (BadFrame, BadFilter) as bad:
             self._refuse(bad.code, str(bad))
-        else:
-            self.send(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
+
+    def _refilter(self, kind: str, conversation: str) -> None:
+        """In effect for what comes from now on, and without an answer: the pong to a later ping proves it."""
+        change = self.filter.subscribed if kind == "subscribe" else self.filter.unsubscribed
+        self.filter = change(conversation)
 
     def _cursor(self) -> Cursor | None:
         """What this client has been sent so far; during a replay that is less than what the hub has given out.

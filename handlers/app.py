@@ -8,9 +8,10 @@ from aiohttp import web
 
 from bridge.errors import CannotListen
 from handlers import http
-from handlers.auth import is_origin_allowed
+from handlers.auth import cors_headers
 from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
+from handlers.events import events
 from handlers.problems import Handler, Problem, problem_middleware
 from handlers.websocket import CONNECTIONS, websocket
 
@@ -25,6 +26,7 @@ def make_app(context: Context) -> web.Application:
     app[CONNECTIONS] = Connections(bridge.hub, bridge.metrics, heartbeat=settings.heartbeat, grace=settings.close_grace)
     app[http.SAMPLE_PAGE] = (context.samples / http.SAMPLE).read_bytes()
     app.router.add_get("/api/ws", websocket)
+    app.router.add_get("/api/events", events, allow_head=False)
     app.router.add_get("/api/websocket-info", http.websocket_info)
     app.router.add_get("/healthz", http.healthz)
     app.router.add_get("/readyz", http.readyz)
@@ -48,10 +50,9 @@ async def _close_sockets(app: web.Application) -> None:
 @web.middleware
 async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Pages of an allowed origin may read the answers."""
-    origin = request.headers.get("Origin")
-    is_allowed = origin is not None and is_origin_allowed(request, request.app[CONTEXT].settings)
+    allowed = cors_headers(request, request.app[CONTEXT].settings)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        if not is_allowed:
+        if not allowed:
             return Problem(
                 403, "Not allowed", "this origin is not allowed; --allowed-origins names those that are", "origin"
             ).response()
@@ -65,9 +66,8 @@ async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamR
         )
     else:
         response = await handler(request)
-    if is_allowed and origin is not None and not response.prepared:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Vary"] = "Origin"
+    if not response.prepared:
+        response.headers.update(allowed)
     return response
 
 

@@ -65,6 +65,14 @@ def is_origin_allowed(request: web.Request, settings: Settings) -> bool:
     return origin.partition("://")[2] == request.headers.get("Host", "").lower() != ""
 
 
+def cors_headers(request: web.Request, settings: Settings) -> dict[str, str]:
+    """What lets a page of an allowed origin read an answer; nothing for others, and for what is no page."""
+    origin = request.headers.get("Origin")
+    if origin is None or not is_origin_allowed(request, settings):
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+
+
 def require_origin(request: web.Request, settings: Settings) -> None:
     """Raises Problem 403 for an origin that is not allowed."""
     if not is_origin_allowed(request, settings):

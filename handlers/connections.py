@@ -10,7 +10,7 @@ from aiohttp import web
 from bridge.hub import Hub
 from bridge.metrics import Metrics
 from bridge.protocol import Close
-from bridge.session import Session
+from bridge.subscription import Subscription
 
 CONGESTED_TICK = 0.01
 """Seconds between tries to send what waits for slow peers."""
@@ -23,7 +23,7 @@ class Connections:
         self._hub, self._metrics, self._heartbeat, self._grace = hub, metrics, heartbeat, grace
         self._closing: dict[web.WebSocketResponse, asyncio.Task[None]] = {}
         self._pulse: asyncio.Task[None] | None = None
-        self._transports: dict[Session, asyncio.Transport] = {}
+        self._transports: dict[Subscription, asyncio.Transport] = {}
         self._congested = asyncio.Event()
         self.is_shutting_down = False
 
@@ -32,11 +32,11 @@ class Connections:
         self._hub.on_congested = self._congested.set
         self._pulse = asyncio.create_task(self._beat(), name="walcast-pulse")
 
-    def add(self, session: Session, transport: asyncio.Transport) -> None:
+    def add(self, session: Subscription, transport: asyncio.Transport) -> None:
         """A session whose peer is to be pinged."""
         self._transports[session] = transport
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: Subscription) -> None:
         """The opposite."""
         self._transports.pop(session, None)
 
@@ -84,6 +84,9 @@ class Connections:
             if (transport := self._transports.get(session)) is not None:
                 self._metrics.closed(1006)
                 transport.abort()
+        for session, transport in list(self._transports.items()):
+            if session.kind == "poll" and transport.is_closing():  # nobody reads there, so nobody else would notice
+                session.close(Close.GOING_AWAY)
 
     async def shutdown(self) -> None:
         """Close every socket with 1001 and wait until all are closed or cut."""

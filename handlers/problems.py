@@ -19,9 +19,16 @@ class Problem(Exception):
     """An answer that is an error: its status, what is wrong, and how to mend it."""
 
     def __init__(
-        self, status: int, title: str, detail: str, reason: str, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        reason: str,
+        headers: dict[str, str] | None = None,
+        **members: str,
     ) -> None:
         super().__init__(detail)
+        self.members = members
         self.status, self.title, self.detail, self.reason, self.headers = status, title, detail, reason, headers
 
     def response(self) -> web.Response:
@@ -32,6 +39,7 @@ class Problem(Exception):
             "status": self.status,
             "detail": self.detail,
             "code": self.reason,
+            **self.members,
         }
         return web.Response(
             status=self.status,

@@ -9,14 +9,16 @@ from aiohttp import WSMsgType, web
 
 from bridge import protocol
 from bridge.errors import WalcastError
+from bridge.filters import EVERYTHING, Filter
 from bridge.outbox import Bound, Outbox
 from bridge.protocol import Close, Cursor
-from bridge.replay import Span
 from bridge.session import Limits, Session
 from handlers.auth import owner_of, require_origin
 from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
 from handlers.problems import Problem
+from handlers.query import filter_of
+from handlers.resuming import replay
 
 log = logging.getLogger("walcast.ws")
 
@@ -36,6 +38,13 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             raise
         context.bridge.metrics.refused(problem.reason)
         owner, refusal = "", Close.AUTHENTICATION_FAILED
+    try:
+        wanted = filter_of(request)
+    except Problem as problem:
+        if "Origin" not in request.headers:
+            raise
+        context.bridge.metrics.refused(problem.reason)
+        wanted, refusal = EVERYTHING, refusal or Close.BAD_REQUEST
     if connections.is_shutting_down:
         raise Problem(503, "Going away", "the server is shutting down", "shutdown", {"Retry-After": "1"})
     ws = web.WebSocketResponse(
@@ -48,21 +57,24 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     transport = request.transport
     if transport is None:
         return ws  # gone before we could answer
-    refusal = refusal or (Close.TOO_MANY if _is_full(context, owner) else None)
+    refusal = refusal or (Close.TOO_MANY if is_full(context, owner) else None)
     if refusal is not None:
         connections.close(ws, transport, refusal)
     else:
-        await _serve(ws, transport, owner, request)
+        await _serve(ws, transport, owner, wanted, request)
     await connections.closed(ws)
     return ws
 
 
-def _is_full(context: Context, owner: str) -> bool:
+def is_full(context: Context, owner: str) -> bool:
+    """Whether one more connection would be too many, in all or of this owner."""
     hub, settings = context.bridge.hub, context.settings
     return hub.count >= settings.max_connections or hub.connections_of(owner) >= settings.max_connections_per_owner
 
 
-async def _serve(ws: web.WebSocketResponse, transport: asyncio.Transport, owner: str, request: web.Request) -> None:
+async def _serve(
+    ws: web.WebSocketResponse, transport: asyncio.Transport, owner: str, wanted: Filter, request: web.Request
+) -> None:
     context, connections = request.app[CONTEXT], request.app[CONNECTIONS]
     settings, hub = context.settings, context.bridge.hub
     since = request.query.get("since")
@@ -73,6 +85,7 @@ async def _serve(ws: web.WebSocketResponse, transport: asyncio.Transport, owner:
         hub,
         Limits(settings.max_bad_frames, settings.max_frames_per_second),
         resumable=since is not None or request.query.get("resume") in ("1", "true"),
+        wanted=wanted,
     )
     session.last_heard = asyncio.get_running_loop().time()
     connections.add(session, transport)
@@ -84,7 +97,7 @@ async def _serve(ws: web.WebSocketResponse, transport: asyncio.Transport, owner:
             position = hub.register(session)
             session.hold()
             async with asyncio.TaskGroup() as group:  # a client is heard while its past is replayed
-                resuming = group.create_task(_resume(context, session, since, position))
+                resuming = group.create_task(_resume(context, session, since, position, wanted))
                 await _read(ws, session)
                 resuming.cancel()
     finally:
@@ -96,16 +109,16 @@ def _welcome(session: Session, position: Cursor) -> None:
     session.send(protocol.established(session.owner, position if session.resumable else None))
 
 
-async def _resume(context: Context, session: Session, since: str, position: Cursor) -> None:
+async def _resume(context: Context, session: Session, since: str, position: Cursor, wanted: Filter) -> None:
     """Everything the owner missed up to `position`; the live events that were held back meanwhile follow."""
     replayer, metrics = context.bridge.replayer, context.bridge.metrics
     try:
-        recovery, span = await replayer.plan(session.owner, since, position)
+        recovery, span = await replayer.plan(session.owner, since, position, wanted)
         metrics.resumed(recovery.reason or "recovered")
         start = Cursor(span.epoch, span.after)  # not the end: the connection may break in the middle of the replay
         session.resume_at(start)
         session.send(protocol.established(session.owner, start, recovery))
-        await _replay(context, session, span)
+        await replay(context, session, span)
     except LookupError:
         session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
     except WalcastError as error:
@@ -114,17 +127,6 @@ async def _resume(context: Context, session: Session, since: str, position: Curs
     else:
         session.release()
         session.flush()
-
-
-async def _replay(context: Context, session: Session, span: Span) -> None:
-    async for page in context.bridge.replayer.pages(span):
-        session.replay(page, span.epoch)
-        context.bridge.metrics.replayed.inc(len(page))
-        while session.is_congested and not session.is_closing:
-            await asyncio.sleep(0.01)
-            session.flush()
-        if session.is_closing:
-            return
 
 
 async def _read(ws: web.WebSocketResponse, session: Session) -> None:

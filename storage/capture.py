@@ -15,10 +15,10 @@ from storage.errors import MappingMisfit
 from storage.examine import Batch, Decide, Examiner, Publish
 from storage.hints import Hints
 from storage.legacy import LegacyDatabase, Version, translated
+from storage.pages import Moved
 from storage.reader import SectionReader
 from storage.state import StateFile
 from storage.types import Change, Known, Op, Section, Value
-from storage.walhints import Moved
 from storage.watched import Progress, Watched
 
 PENDING_ROWS = 1000
@@ -123,10 +123,16 @@ class Capture:
 
     # -- looking
 
-    def look(self) -> bool:
-        """Take in what was committed since the last look; whether there was anything. Raises Busy, DatabaseAway."""
+    def look(self, *, thorough: bool = True) -> bool:
+        """Take in what was committed since the last look; whether there was anything. Raises Busy, DatabaseAway.
+
+        SQLite itself is asked only if `thorough`, or if the pages' own counters moved, since in rollback mode even the
+        question takes a lock for a moment.
+        """
         if not self._legacy.is_open or self._legacy.is_replaced():
             self._reopen()
+        elif not thorough and self._version.data >= 0 and self._hints.is_quiet():
+            return False
         if self._legacy.data_version() == self._version.data:
             return False
         self.looks += 1

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from storage.candidates import Candidates
+from storage.journalhints import JournalHints
 from storage.legacy import LegacyDatabase
+from storage.pages import Gap, Moved
 from storage.reader import SectionReader
-from storage.walhints import Gap, Moved, WalHints
+from storage.walhints import WalHints
 
 log = logging.getLogger("walcast.capture")
 
@@ -34,6 +36,9 @@ class Hints(Protocol):
 
     def before(self, legacy: LegacyDatabase) -> None:
         """Called ahead of the snapshot."""
+
+    def is_quiet(self) -> bool:
+        """Whether it can be seen without any lock that nothing was committed since the last `take`."""
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """Inside the snapshot: places that cover every change since the last call; None if that cannot be told.
@@ -59,6 +64,10 @@ class NoHints:
     def before(self, legacy: LegacyDatabase) -> None:
         """Nothing is noted."""
 
+    def is_quiet(self) -> bool:
+        """It cannot be seen."""
+        return False
+
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """Nothing is known."""
         self.reasons["no_engine"] += 1
@@ -69,44 +78,45 @@ class NoHints:
 
 
 class PageHints:
-    """Pages of the WAL, where there is one."""
+    """Pages of the WAL where there is one, else pages of the caught rollback journals."""
 
     def __init__(self, path: Path) -> None:
         self.reasons: Counter[str] = Counter()
         self._wal = WalHints(path)
+        self._journal = JournalHints(path)
         self._is_wal = False
         self._moved = 0
 
     @property
     def mode(self) -> str:
         """The engine that runs."""
-        return self._wal.mode if self._is_wal else "scan"
+        if self._is_wal:
+            return self._wal.mode
+        return self._journal.mode if self._journal.is_running else "scan"
 
     def reset(self, legacy: LegacyDatabase) -> None:
         """Begin here."""
         self._is_wal = legacy.journal_mode() == "wal"
-        if self._is_wal:
-            self._wal.reset()
+        (self._wal if self._is_wal else self._journal).reset()
 
     def before(self, legacy: LegacyDatabase) -> None:
         """Note where the log ends. The writer may have changed the journal mode."""
         is_wal = legacy.journal_mode() == "wal"
         if is_wal != self._is_wal:
-            log.info("the journal mode changed: %s", "wal" if is_wal else "rollback")
-            self._is_wal = is_wal
-            if is_wal:
-                self._wal.reset()
-            self._wal.lose("journal_mode")
-        if is_wal:
+            log.info("the journal mode changed to %s", "WAL" if is_wal else "a rollback journal")
+            self.reset(legacy)
+            (self._wal if self._is_wal else self._journal).lose("journal_mode")
+        if self._is_wal:
             self._wal.before()
+
+    def is_quiet(self) -> bool:
+        """Whether the counter of the wal-index, or of the database's header, stands still."""
+        return (self._wal if self._is_wal else self._journal).is_quiet()
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """As the protocol says; a snapshot that keeps moving counts as a gap."""
-        if not self._is_wal:
-            self.reasons["rollback"] += 1
-            return None
         try:
-            found = self._wal.take(readers)
+            found = (self._wal if self._is_wal else self._journal).take(readers)
         except Moved:
             self._moved += 1
             if self._moved < SNAPSHOT_TRIES:
@@ -122,8 +132,10 @@ class PageHints:
     def _note_gap(self, reason: str) -> None:
         self._moved = 0
         self.reasons[reason] += 1
-        self._wal.skip(reason)
+        if self._is_wal:
+            self._wal.skip(reason)
 
     def close(self) -> None:
-        """Let go of files."""
+        """Let go of files and threads."""
         self._wal.close()
+        self._journal.close()

@@ -135,6 +135,7 @@ class LegacyDatabase:
         self.path = path
         self.identity: Identity = (0, 0)
         self._connection: sqlite3.Connection | None = None
+        self._shm: Identity | None = None
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -156,7 +157,13 @@ class LegacyDatabase:
         if identity_of(self.path) != before:  # replaced while we opened it: which one we got cannot be told
             connection.close()
             raise Busy(f"{self.path} was replaced while it was being opened")
-        self._connection, self.identity = connection, before
+        self._connection, self.identity, self._shm = connection, before, self._shm_now()
+
+    def _shm_now(self) -> Identity | None:
+        with suppress(OSError):
+            status = os.stat(f"{self.path}-shm")
+            return status.st_dev, status.st_ino
+        return None
 
     def close(self) -> None:
         """Close; safe to call twice."""
@@ -165,8 +172,11 @@ class LegacyDatabase:
             self._connection = None
 
     def is_replaced(self) -> bool:
-        """Whether the path names another file than the one that is open. Raises DatabaseAway if it names none."""
-        return identity_of(self.path) != self.identity
+        """Whether the path names another file than the one that is open. Raises DatabaseAway if it names none.
+
+        Or the `-shm` does: who puts a backup back removes it, and a reader of the removed one sees no commit any more.
+        """
+        return identity_of(self.path) != self.identity or self._shm not in (None, self._shm_now())
 
     def data_version(self) -> int:
         """A number that moves when another connection has committed. Raises Busy, DatabaseAway."""
@@ -202,6 +212,7 @@ class LegacyDatabase:
             # Reading the schema cookie takes the snapshot; data_version asked after it belongs to that snapshot.
             schema = connection.execute("PRAGMA schema_version").fetchone()[0]
             data = connection.execute("PRAGMA data_version").fetchone()[0]
+            self._shm = self._shm or self._shm_now()  # a writer that changes to WAL makes it
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")

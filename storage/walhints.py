@@ -8,16 +8,16 @@ before they were read show as a gap, and a gap asks for a pass over the tables.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
 
-from storage.btree import Page, PageKind, is_ptrmap, overflow_next, parse_header, parse_page, parse_trunk
-from storage.candidates import Candidates, candidates_of
+from storage.btree import HEADER_SIZE, parse_header
+from storage.candidates import Candidates
 from storage.held import HELD, Held
+from storage.pages import MAX_BYTES, OVERFLOW, Gap, Moved, OverflowOwners, places_of
 from storage.reader import SectionReader
 from storage.walfile import (
     FRAME_HEADER_SIZE,
@@ -30,23 +30,10 @@ from storage.walfile import (
     scan_frames,
 )
 
-MAX_BYTES = 32 << 20
-"""More new frames than this are not worth reading: a pass over the tables is as quick and needs no memory."""
-MAX_ROWS = 20_000
-OWNERS = 65_536
 TORN_TRIES = 20
-OVERFLOW = "overflow"
 
 _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
-
-
-class Moved(Exception):
-    """Something was committed while the snapshot was taken: take another."""
-
-
-class Gap(Exception):
-    """The frames do not cover every commit since the last look; the argument says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,7 @@ class WalHints:
         self._database: Held | None = None
         self._position: WalIndex | None = None
         self._now: WalIndex | None = None
-        self._owners: OrderedDict[int, int] = OrderedDict()
+        self._owners = OverflowOwners()
         self._lost: str | None = None
 
     # -- life
@@ -106,6 +93,11 @@ class WalHints:
         self._shm = self._database = self._position = None
 
     # -- looking
+
+    def is_quiet(self) -> bool:
+        """Whether the index says that nothing was committed since the last `take`."""
+        index, then = self._index(), self._position
+        return self._lost is None and index is not None and then is not None and _end(index) == _end(then)
 
     def before(self) -> None:
         """Note where the log ends, ahead of the snapshot."""
@@ -196,58 +188,14 @@ class WalHints:
 
     def _places(self, images: dict[int, bytes], page_size: int, readers: Sequence[SectionReader]) -> Candidates:
         assert self._database is not None
-        # Without page 1 among the frames neither the reserved size nor the auto-vacuum mode has changed.
-        header = parse_header(images.get(1) or os.pread(self._database.descriptor, 100, 0))
+        # Without page 1 among the frames neither the reserved size nor the auto-vacuum mode has changed, but the free
+        # list in the file may be older than the log.
+        header = parse_header(images.get(1) or os.pread(self._database.descriptor, HEADER_SIZE, 0))
         if header is None:
             raise Gap("header")
-        usable = page_size - header.reserved
-        leaves: list[Page] = []
-        other: set[int] = set()
-        has_index = False
-        for number, image in images.items():
-            page = parse_page(image, number, usable)
-            if page is None:
-                other.add(number)
-            elif page.kind is PageKind.TABLE_LEAF:
-                leaves.append(page)
-            else:
-                has_index = has_index or page.kind is not PageKind.TABLE_INTERIOR
-        if sum(len(leaf.rowids) for leaf in leaves) > MAX_ROWS:
-            raise Gap("burst")
-        self._explain_chains(leaves, images, other)
-        trunk = header.freelist_trunk if 1 in images else 0  # the file's own page 1 may be older than the log
-        while trunk in other:
-            other.discard(trunk)
-            parsed = parse_trunk(images[trunk], usable)
-            trunk = parsed[0] if parsed is not None else 0
-        if header.largest_root:
-            other = {number for number in other if not is_ptrmap(number, usable)}
-        return candidates_of(leaves, self._owned(other), readers, other_trees=has_index)
-
-    def _explain_chains(self, leaves: Sequence[Page], images: dict[int, bytes], other: set[int]) -> None:
-        """An overflow page that hangs on a leaf of these frames belongs to a row that is a candidate already."""
-        for leaf in leaves:
-            for rowid, first in leaf.overflow:
-                self._own(first, rowid)
-                number = first
-                while number in other:
-                    other.discard(number)
-                    number = overflow_next(images[number])
-                    if number:
-                        self._own(number, rowid)
-
-    def _own(self, number: int, rowid: int) -> None:
-        self._owners[number] = rowid
-        self._owners.move_to_end(number)
-        if len(self._owners) > OWNERS:
-            self._owners.popitem(last=False)
-
-    def _owned(self, pages: set[int]) -> set[int]:
-        """The rows of overflow pages that changed alone, as an update of equal size does. Raises Gap."""
-        unknown = pages - self._owners.keys()
-        if unknown:
-            raise Gap(OVERFLOW)
-        return {self._owners[number] for number in pages}
+        if 1 not in images:
+            header = replace(header, freelist_trunk=0)
+        return places_of(images, header, page_size - header.reserved, self._owners, readers, images.get)
 
 
 def _identity(path: str) -> tuple[int, int]:

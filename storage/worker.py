@@ -148,8 +148,10 @@ class CaptureWorker:
             self._attach()
         if self._is_in_the_way():
             return WRITING
-        news = self.capture.look()
-        self.status.wal = self._legacy.journal_mode() == "wal"
+        # Between the hints and the poll, only what can be seen without a lock is asked.
+        news = self.capture.look(thorough=not hinted and self._early >= len(EARLY))
+        if news:
+            self.status.wal = self._legacy.journal_mode() == "wal"
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
         self._report()
@@ -158,6 +160,7 @@ class CaptureWorker:
 
     def _attach(self) -> None:
         self.capture.attach(existing_is_baseline=not self._waited)
+        self.status.wal = self._legacy.journal_mode() == "wal"
         self._waker.rewatch()
         log.info("attached to %s", self._legacy.path)
 
@@ -226,7 +229,8 @@ class CaptureWorker:
         self._waited = self._waited or not self.capture.is_attached
         self._say("away" if self.capture.is_attached else "waiting", str(error))
         self._settled.set()
-        self._legacy.close()
+        if self._legacy.path.exists():  # the file that is open keeps its inode number from whatever takes its place
+            self._legacy.close()
         return self._retry()
 
     def _retry(self) -> float:

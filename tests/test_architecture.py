@@ -39,6 +39,7 @@ STARTERS = {"create_task", "ensure_future", "Thread"}
 MAY_START = {
     "handlers/connections.py": "the pulse of all sockets and the farewell of each one; the registry ends both",
     "handlers/websocket.py": "the replay of a connection, in a task group that ends with it",
+    "storage/catcher.py": "the one thread that opens journals the moment they are created; the hints end it",
     "storage/worker.py": "the one thread that reads the legacy database",
 }
 

@@ -1,0 +1,39 @@
+"""The replay of one connection: all that its owner missed up to a position, at the pace of the peer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.protocol import Recovery
+from bridge.replay import Span, portions
+from bridge.subscription import Subscription
+from handlers.context import Context
+from handlers.problems import Problem
+from handlers.query import bad_request
+
+TICK = 0.01
+"""Seconds between looks whether a congested peer has taken what it was sent."""
+
+
+async def replay(context: Context, session: Subscription, span: Span) -> None:
+    """Send a span. Raises LookupError if it was pruned meanwhile; ends early when the session is closing."""
+    async for page in context.bridge.replayer.pages(span):
+        for events in portions(page, *session.outbox.portion):
+            session.replay(events, span.epoch)
+            context.bridge.metrics.replayed.inc(len(events))
+            while session.is_congested and not session.is_closing:
+                await asyncio.sleep(TICK)
+                session.flush()
+            if session.is_closing:
+                return
+
+
+def lost(recovery: Recovery) -> Problem:
+    """Why a cursor cannot be resumed from, as an answer over HTTP: where to go on, and what to fetch before."""
+    if recovery.reason == "bad_cursor":
+        return bad_request("bad_cursor", "the cursor is not one of this server; take it from an event or an answer")
+    status, title = (409, "Another epoch") if recovery.reason == "epoch_changed" else (410, "History expired")
+    detail = "events may have been missed: fetch anew, then go on from the cursor of what was fetched"
+    return Problem(
+        status, title, detail, str(recovery.reason), cursor=str(recovery.cursor), refetch="/api/conversations"
+    )

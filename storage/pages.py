@@ -1,0 +1,134 @@
+"""Changed pages become places: the leaves that name rowids, and whom the overflow pages belong to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from storage.btree import DatabaseHeader, Page, PageKind, is_ptrmap, overflow_next, parse_page, parse_trunk
+from storage.candidates import Candidates, candidates_of
+from storage.reader import SectionReader
+
+MAX_BYTES = 32 << 20
+"""More changed pages than this are not worth reading: a pass over the tables is as quick and needs no memory."""
+MAX_ROWS = 20_000
+OWNERS = 65_536
+STEPS = 20_000
+MAX_TRUNKS = 256
+OVERFLOW = "overflow"
+
+Read = Callable[[int], bytes | None]
+"""The present image of any page, None where it cannot be told."""
+
+
+class Moved(Exception):
+    """Something was committed while the snapshot was taken: take another."""
+
+
+class Gap(Exception):
+    """What was caught does not cover every commit since the last look; the argument says why."""
+
+
+class OverflowOwners:
+    """Which row an overflow page belonged to when it was last seen to hang on a leaf.
+
+    An update of equal size may change an overflow page alone, and then nothing in the commit names the row.
+    """
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[int, int] = OrderedDict()
+
+    def own(self, number: int, rowid: int) -> None:
+        """A page hangs on a row."""
+        self._rows[number] = rowid
+        self._rows.move_to_end(number)
+        if len(self._rows) > OWNERS:
+            self._rows.popitem(last=False)
+
+    def of(self, pages: set[int]) -> set[int]:
+        """The rows of pages that changed alone. Raises Gap if one is unknown."""
+        if pages - self._rows.keys():
+            raise Gap(OVERFLOW)
+        return {self._rows[number] for number in pages}
+
+    def clear(self) -> None:
+        """Pages may have changed hands unseen."""
+        self._rows.clear()
+
+
+def places_of(
+    images: Mapping[int, bytes],
+    header: DatabaseHeader,
+    usable: int,
+    owners: OverflowOwners,
+    readers: Sequence[SectionReader],
+    read: Read,
+) -> Candidates:
+    """Where rows may have changed, given the images after the commits of all pages that the commits wrote.
+
+    `header.freelist_trunk` is 0 where the free list is not known to have changed. Raises Gap.
+    """
+    leaves: list[Page] = []
+    other: set[int] = set()
+    has_index = False
+    for number, image in images.items():
+        page = parse_page(image, number, usable)
+        if page is None:
+            other.add(number)
+        elif page.kind is PageKind.TABLE_LEAF:
+            leaves.append(page)
+        else:
+            has_index = has_index or page.kind is not PageKind.TABLE_INTERIOR
+    if sum(len(leaf.rowids) for leaf in leaves) > MAX_ROWS:
+        raise Gap("burst")
+    if other or any(leaf.overflow for leaf in leaves):
+        free = _free_pages(header.freelist_trunk, usable, read)
+        other -= free
+        doubtful = _listed(images, other, usable) - free
+        if any(leaf.pgno in doubtful for leaf in leaves):
+            owners.clear()
+        free |= doubtful
+        if header.largest_root:
+            other = {number for number in other if not is_ptrmap(number, usable)}
+        _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
+    return candidates_of(leaves, owners.of(other), readers, other_trees=has_index)
+
+
+def _free_pages(trunk: int, usable: int, read: Read) -> set[int]:
+    """Pages of the free list, from its head as far as its pages can be read.
+
+    A leaf among them still looks like one, but its cells point to pages that belong to other rows now.
+    """
+    free: set[int] = set()
+    for _ in range(MAX_TRUNKS):
+        image = read(trunk) if trunk else None
+        parsed = parse_trunk(image, usable) if image is not None else None
+        if parsed is None:
+            break
+        free.add(trunk)
+        free.update(parsed[1])
+        trunk = parsed[0]
+    return free
+
+
+def _listed(images: Mapping[int, bytes], numbers: Iterable[int], usable: int) -> set[int]:
+    """Pages that would be free if these were trunks: it is safer to distrust a leaf than to believe a free one."""
+    trunks = (parse_trunk(images[number], usable) for number in numbers)
+    return {leaf for trunk in trunks if trunk is not None for leaf in trunk[1]}
+
+
+def _explain_chains(leaves: Sequence[Page], other: set[int], owners: OverflowOwners, read: Read) -> None:
+    """An overflow page that hangs on a leaf that changed belongs to a row that is a candidate already."""
+    steps = 0
+    for leaf in leaves:
+        for rowid, first in leaf.overflow:
+            owners.own(first, rowid)
+            number = first
+            while number and steps < STEPS and (image := read(number)) is not None:
+                steps += 1
+                other.discard(number)
+                number = overflow_next(image)
+                if number:
+                    owners.own(number, rowid)
+    if steps >= STEPS:
+        owners.clear()  # chains that were not followed may hold pages that changed hands
