@@ -84,7 +84,9 @@ class _CaptureCollector(Collector):
         )
         passes = CounterMetricFamily("walcast_passes", "Passes over a whole table.", value=now.passes)
         fallbacks = CounterMetricFamily(
-            "walcast_fallbacks", "Looks for which no hint said where to look.", value=now.fallbacks
+            "walcast_fallbacks", "Looks for which no hint said where to look.", labels=["reason"]
         )
+        for reason, count in now.fallbacks.items():
+            fallbacks.add_metric([reason], count)
         rows = CounterMetricFamily("walcast_rows_read", "Rows read from the legacy database.", value=now.rows_read)
         return [ready, behind, beat, failed, mode, looks, passes, fallbacks, rows]

@@ -23,7 +23,7 @@ class Snapshot:
     failed_rows: int
     looks: int
     passes: int
-    fallbacks: int
+    fallbacks: dict[str, int]
     rows_read: int
     sections: tuple[dict[str, str | int], ...]
 
@@ -47,6 +47,8 @@ class WorkerStatus:
         now = time.monotonic()
         silent = now - status.beat if status.beat else 0.0
         reason = status.reason
+        if status.phase == "baseline" and status.progress:
+            reason = f"{reason} ({status.progress} rows)"
         if status.phase == "live" and silent > self._stall:
             reason = f"the watcher has given no sign of life for {silent:.0f} s"
         elif not worker.is_alive and status.phase not in ("starting", "stopped", "failed"):
@@ -61,7 +63,7 @@ class WorkerStatus:
             failed_rows=capture.failed_rows,
             looks=capture.looks,
             passes=capture.passes,
-            fallbacks=capture.fallbacks,
+            fallbacks=capture.fallback_reasons,
             rows_read=capture.rows_read,
             sections=tuple(_section(capture.mode, watched) for watched in capture.watched),
         )

@@ -65,6 +65,18 @@ class Capture:
         return self.is_attached and all(watched.baseline == "done" for watched in self.watched)
 
     @property
+    def progress(self) -> str:
+        """How far the baseline has come, in rows."""
+        running = [w for w in self.watched if w.baseline != "done"]
+        rows = [f"{w.section.name}: {w.progress.rows if w.progress else 0:,} of {w.rows_total:,}" for w in running]
+        return ", ".join(rows)
+
+    @property
+    def fallback_reasons(self) -> dict[str, int]:
+        """Looks for which no hint said where to look, by reason."""
+        return dict(self._hints.reasons)
+
+    @property
     def misfits(self) -> list[str]:
         """Why sections are paused."""
         return [watched.misfit for watched in self.watched if watched.misfit]

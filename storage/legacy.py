@@ -31,6 +31,8 @@ _ALLOWED_PRAGMAS = frozenset(
         "schema_version",
         "table_xinfo",
         "table_list",
+        "index_list",
+        "index_info",
         "journal_mode",
         "page_size",
         "query_only",

@@ -40,6 +40,13 @@ class Chunk:
     last: tuple[Value, ...] | None
 
 
+_LITERAL = (
+    "CASE WHEN typeof({0}) = 'text' AND instr({0}, char(0)) "
+    "THEN '+CAST(x''' || hex({0}) || ''' AS TEXT)' ELSE quote({0}) END"
+)
+"""A value as an SQL literal. quote() ends a text at a NUL; the plus takes away the affinity that only a cast has."""
+
+
 def quoted(name: str) -> str:
     """An identifier, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
@@ -53,6 +60,7 @@ class SectionReader:
         self._connection = connection
         self.columns = _columns(connection, section)
         self.rowid = _rowid_alias(connection, section.table, self.columns)
+        self.has_unique_id = _is_unique(connection, section.table, section.fields[0][1])
         for name, expression in section.fields:
             _check_expression(connection, section, name, expression, self.columns)
         if section.where is not None:
@@ -74,7 +82,7 @@ class SectionReader:
     @property
     def _place_columns(self) -> str:
         # quote() keeps the storage class of a key part, so that the next chunk can begin exactly behind it.
-        return ", ".join(self._place if self.rowid else [f"quote({name})" for name in self._place])
+        return ", ".join(self._place if self.rowid else [_LITERAL.format(name) for name in self._place])
 
     def _loc(self, place: tuple[Value, ...]) -> int:
         """A table WITHOUT ROWID has no rowid: 63 bits of its primary key stand for the place."""
@@ -287,6 +295,19 @@ def _rowid_alias(connection: sqlite3.Connection, table: str, columns: list[str])
     return None
 
 
+def _is_unique(connection: sqlite3.Connection, table: str, expression: str) -> bool:
+    """Whether an id is a column that the schema itself keeps unique."""
+    name = expression.strip().strip('"[]`').lower()
+    keyed = [_text(r[1]).lower() for r in connection.execute(f"PRAGMA table_xinfo({quoted(table)})") if r[5]]
+    if keyed == [name]:
+        return True
+    for index in connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall():
+        columns = connection.execute(f"PRAGMA index_info({quoted(_text(index[1]))})").fetchall()
+        if index[2] and not index[4] and [_text(column[2] or b"").lower() for column in columns] == [name]:
+            return True
+    return False
+
+
 def _primary_key(connection: sqlite3.Connection, table: str) -> list[str]:
     """The columns of the primary key in its order; all columns if there is none."""
     records = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
@@ -337,7 +358,11 @@ def _reason(error: Exception) -> str:
 
 def _hint(text: str, columns: list[str]) -> str:
     missing = re.search(r"no such column: (?:.*\.)?(.+)$", text)
-    return _nearest(missing[1], columns, "columns") if missing else ""
+    if missing:
+        return _nearest(missing[1], columns, "columns")
+    if "not authorized" in text or "prohibited" in text:
+        return "leave out what writes, loads code, or gives another value each time"
+    return "a field is one SQL expression over a row of the table; try it alone with SELECT (...) FROM the table"
 
 
 def table_names(connection: sqlite3.Connection) -> list[str]:

@@ -23,6 +23,7 @@ from storage.types import Event, Known, Op, Outcome, Section, place_of
 
 FORMAT = 1
 APPLICATION_ID = 0x77616C63  # "walc"
+_MAGIC = b"SQLite format 3\0"
 PRUNE_STEP = 256
 """At most so many events leave the log per transaction, so that pruning never delays a look."""
 
@@ -90,7 +91,16 @@ class StateFile:
             self.close()
             raise
 
+    def _refuse_foreign(self) -> None:
+        """SQLite takes a file of less than a page for an empty database, and would write over it."""
+        with suppress(FileNotFoundError), open(self.path, "rb") as file:
+            if file.read(len(_MAGIC)) not in (b"", _MAGIC):
+                raise StateUnusable(
+                    f"{self.path} is not a walcast state file", "give another --state; nothing was written to it"
+                )
+
     def _open(self) -> None:
+        self._refuse_foreign()
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5)
         sql = self._connection
         if sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from marshal import dumps
@@ -40,18 +40,21 @@ class Section:
         return repr((self.identity, self.fields, self.where))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One row of a section as one snapshot showed it. `loc` is its rowid: where it stands, never who it is."""
 
     loc: int
     digest: bytes
     values: tuple[Value, ...]
+    _key: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> bytes:
-        """16 bytes that stand for the mapped id."""
-        return key_of(self.values[0])
+        """16 bytes that stand for the mapped id. Made when first asked for: an unchanged row needs none."""
+        if self._key is None:
+            self._key = key_of(self.values[0])
+        return self._key
 
 
 @dataclass(frozen=True, slots=True)

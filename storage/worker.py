@@ -25,6 +25,8 @@ Phase = Literal[
     "starting", "waiting", "baseline", "catching_up", "live", "paused", "away", "state", "failed", "stopped"
 ]
 
+QUIET = ("live", "waiting", "baseline", "catching_up", "stopped")
+"""Phases that are no cause for concern."""
 EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
 WRITING = 0.02
@@ -50,6 +52,8 @@ class Status:
     error: WalcastError | None = None
     """Why the first attach failed for good."""
     wal: bool = False
+    progress: str = ""
+    """How far the baseline has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class CaptureWorker:
         self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
         self._tries = self._early = self._writing = 0
         self._busy_since: float | None = None
+        self._began = time.monotonic()
         self._next_step = 0.0
         self._waited = False
 
@@ -197,7 +202,10 @@ class CaptureWorker:
             self._say("paused", "; ".join(capture.misfits))
         elif not capture.is_baselined:
             self._say("baseline", "the baseline of existing rows is being taken")
+            status.progress = capture.progress
         elif not capture.is_behind:
+            if status.phase != "live":
+                log.info("every row is known after %.1f s", time.monotonic() - self._began)
             self._say("live", "")
             self._settled.set()
         elif status.phase != "live":
@@ -205,8 +213,10 @@ class CaptureWorker:
 
     def _say(self, phase: Phase, reason: str) -> None:
         if (phase, reason) != (self.status.phase, self.status.reason):
-            level = logging.INFO if phase in ("live", "baseline", "catching_up", "stopped") else logging.WARNING
+            level = logging.INFO if phase in QUIET else logging.WARNING
             log.log(level, "%s%s", phase, f": {reason}" if reason else "")
+        if self.status.phase in ("live", "paused") and phase != self.status.phase:
+            self._began = time.monotonic()
         self.status.phase, self.status.reason = phase, reason
 
     # -- what goes wrong
