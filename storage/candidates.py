@@ -19,11 +19,16 @@ Interval = tuple[int | None, int | None]
 
 @dataclass(slots=True)
 class Places:
-    """Where to look in one section. `needs_pass` when that cannot be told for this section alone."""
+    """Where to look in one section. `needs_pass` when that cannot be told for this section alone.
+
+    Not `is_exact` when something was committed while the snapshot was taken: then all that the snapshot shows is
+    covered, but a row that is missing may have moved to a page of which only a later image is known.
+    """
 
     intervals: list[Interval] = field(default_factory=list)
     locs: set[int] = field(default_factory=set)
     needs_pass: bool = False
+    is_exact: bool = True
 
 
 Candidates = dict[int, Places]

@@ -8,11 +8,12 @@ none can make an event appear or vanish.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 
 from storage.candidates import Candidates, Places
 from storage.errors import MappingMisfit
-from storage.examine import Batch, Decide, Examiner, Publish
+from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
 from storage.hints import Hints
 from storage.legacy import LegacyDatabase, Version, translated
 from storage.pages import Moved
@@ -42,7 +43,11 @@ class Capture:
         self.watched = [Watched(section) for section in sections]
         self._version = Version(-1, -1)
         self.is_attached = False
-        self.looks = self.passes = self.fallbacks = 0
+        self.chunk_rows = CHUNK_ROWS
+        """Rows of a pass that are read from one snapshot."""
+        self.looks = self.passes = 0
+        self.held = 0.0
+        """Seconds for which the last snapshot was held."""
 
     @property
     def mode(self) -> str:
@@ -129,6 +134,8 @@ class Capture:
                 ("running", watched.reader.last_loc()) if existing_is_baseline else ("done", None)
             )
             self._state.set_baseline(watched.section, watched.baseline, watched.floor, None)
+        if watched.baseline != "running" or not watched.reader.has_unique_id:
+            self._state.index_keys(watched.section)
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
         watched.again = True  # whatever was committed while we were away
@@ -150,16 +157,15 @@ class Capture:
         self.looks += 1
         batches, hinted = self._examine_news()
         self._examiner.record(batches)
-        if hinted is None:
-            self.fallbacks += 1
-            for watched in self.watched:
-                self._read_tail(watched)
+        for watched in self.watched:
+            watched.tail = watched.tail or hinted is None
         return True
 
     def _examine_news(self) -> tuple[list[Batch], Candidates | None]:
         """Read what the hints name, all from one snapshot that shows exactly the commits that the hints cover."""
         while True:
             self._hints.before(self._legacy)
+            started = time.monotonic()
             try:
                 with self._legacy.snapshot() as version:
                     if version.schema != self._version.schema:
@@ -173,6 +179,8 @@ class Capture:
                 continue  # bounded: after a few the hints give up and ask for a pass
             except sqlite3.Error as error:
                 raise self._failed(error) from error
+            finally:
+                self.held = time.monotonic() - started
 
     def _reopen(self) -> None:
         """What is known stays and the rows are compared with it; but another file means that cursors begin anew."""
@@ -212,31 +220,38 @@ class Capture:
         if watched.reader.rowid is None:
             return Batch(watched, [], [], {}, set(), 0)
         places.locs.update(self._state.pending(watched.section, PENDING_ROWS))
+        places.locs.update(watched.doubtful)
         batch = self._examiner.places(watched, places)
-        if not watched.again:  # the places cover every change, so a row that is in none of them is gone
+        watched.doubtful.clear()
+        if not places.is_exact:
+            watched.doubtful.update(entry.loc for entry in batch.missing)
+            self._version = Version(-1, self._version.schema)  # look again, even if nothing more is committed
+        elif not watched.again:  # the places cover every change, so a row that is in none of them is gone
             batch.changes.extend(Change(watched.section, Op.GONE, None, entry) for entry in batch.missing)
         return batch
-
-    def _read_tail(self, watched: Watched) -> None:
-        """Rows behind the last one known: what a writer appends is pushed before any pass comes to it."""
-        if watched.reader is None or watched.reader.rowid is None:
-            return
-        ends = [self._state.last_known_loc(watched.section), watched.floor if watched.baseline == "running" else None]
-        after: tuple[Value, ...] | None = max(((end,) for end in ends if end is not None), default=None)
-        while True:
-            after = self._examine_chunk(watched, after, is_baseline=False).last
-            if after is None:
-                return
 
     # -- passes
 
     def step(self) -> bool:
-        """One chunk of a pass over a section that needs one; whether there was one. Raises Busy, DatabaseAway."""
+        """One chunk of what some section is behind with; whether there was one. Raises Busy, DatabaseAway."""
+        for watched in self.watched:
+            if watched.is_behind and watched.tail:
+                self._read_tail(watched)
+                return True
         for watched in self.watched:
             if watched.is_behind:
                 self._step(watched)
                 return True
         return False
+
+    def _read_tail(self, watched: Watched) -> None:
+        """Rows behind the last one known: what a writer appends is pushed before any pass comes to it."""
+        if watched.reader is None or watched.reader.rowid is None:
+            watched.tail = False
+            return
+        ends = [self._state.last_known_loc(watched.section), watched.floor if watched.baseline == "running" else None]
+        after: tuple[Value, ...] | None = max(((end,) for end in ends if end is not None), default=None)
+        watched.tail = self._examine_chunk(watched, after, is_baseline=False).last is not None
 
     def _step(self, watched: Watched) -> None:
         if watched.progress is None:
@@ -255,11 +270,14 @@ class Capture:
 
     def _examine_chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
         """Read and compare one chunk in one snapshot, record it in one transaction."""
+        started = time.monotonic()
         try:
             with self._legacy.snapshot():
-                batch = self._examiner.chunk(watched, after, is_baseline=is_baseline)
+                batch = self._examiner.chunk(watched, after, is_baseline=is_baseline, rows=self.chunk_rows)
         except sqlite3.Error as error:
             raise self._failed(error) from error
+        finally:
+            self.held = time.monotonic() - started
         self._examiner.record([batch])
         return batch
 
@@ -276,6 +294,7 @@ class Capture:
             # Resumed after a stop: what changed before the place it went on from is still to be seen.
             watched.again = watched.again or progress.is_resumed
             watched.baseline, watched.position = "done", None
+            self._state.index_keys(watched.section)
             self._state.set_baseline(watched.section, "done", watched.floor, None)
         watched.progress = None
 

@@ -1,8 +1,8 @@
 """Catches rollback journals: a writer deletes its journal at the end of a commit, but not from under who has it open.
 
-A thread that does nothing else opens each journal the moment it is created, and reads one that is emptied in place
-(`journal_mode=TRUNCATE`) while it is being filled. No lock of SQLite's is on a journal, so opening and closing it harms
-nobody. What is missed is noticed by the change counter, not here.
+A thread that does nothing else opens each journal the moment it is created. No lock of SQLite's is on a journal, so
+opening and closing it harms nobody. A journal that is emptied in place (`journal_mode=TRUNCATE`) cannot be caught: what
+is read of it before its end does not prove that nothing was added after.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if sys.platform == "linux":
-    from inotify_simple import INotify, flags
+    from inotify_simple import Event, INotify, flags
 else:
     INotify = None
 
@@ -29,12 +29,16 @@ MAGIC = 8
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """Journals whose transaction has ended: deleted ones, the one that stays with its head wiped
-    (`journal_mode=PERSIST`), and readings of one that is emptied in place, taken while it was being filled."""
+    """Journals whose transaction has ended: deleted ones, and the one that stays with its head wiped
+    (`journal_mode=PERSIST`).
 
+    `missed` journals were created and not caught. The journal of a transaction that was rolled back looks like that
+    of a commit, so if even one was missed, those that were caught prove nothing.
+    """
+
+    missed: int
     ended: list[bytes]
     wiped: bytes | None
-    filled: list[bytes]
 
 
 class JournalCatcher:
@@ -43,13 +47,11 @@ class JournalCatcher:
     def __init__(self, path: Path) -> None:
         self._journal = Path(f"{path.absolute()}-journal")
         self._caught: deque[int] = deque()
-        self._filled: deque[bytes] = deque(maxlen=PENDING)
         self._lock = threading.Lock()
         self._pipe = os.pipe()
         self._thread = threading.Thread(target=self._run, name="walcast-journals", daemon=True)
         self._inotify: INotify | None = None
-        self._file = -1
-        self._truncated: int | None = None
+        self._created = self._opened = 0
 
     @property
     def is_running(self) -> bool:
@@ -62,21 +64,22 @@ class JournalCatcher:
             return self._inotify is not None
         try:
             self._inotify = INotify(nonblocking=True)
-            self._inotify.add_watch(self._journal.parent, flags.CREATE | flags.MOVED_TO | flags.ONLYDIR)
+            # Deletions are watched to keep creations apart: the kernel joins equal events that follow one another.
+            self._inotify.add_watch(self._journal.parent, flags.CREATE | flags.DELETE | flags.ONLYDIR)
         except OSError:
             self._inotify = None
             return False
         if (descriptor := self._open()) is not None:
-            self._keep(descriptor)
+            self._caught.append(descriptor)
         self._thread.start()
         return True
 
     def take(self) -> Caught:
         """What was caught since the last call. Call it while no commit is under way."""
         with self._lock:
+            self._catch()  # whatever has ended has been announced: count it before judging
             descriptors, self._caught = list(self._caught), deque()
-            filled = list(self._filled)
-            self._filled.clear()
+            missed, self._created, self._opened = self._created - self._opened, 0, 0
         ended: list[bytes] = []
         stays: list[int] = []
         for descriptor in descriptors:
@@ -84,23 +87,16 @@ class JournalCatcher:
                 stays.append(descriptor)
             else:
                 ended.append(_content(descriptor))
-                if descriptor == self._truncated:
-                    self._truncated = None
                 os.close(descriptor)
         wiped = self._look_at(stays[-1]) if stays else None
         with self._lock:
             self._caught.extendleft(reversed(stays))
-        return Caught(ended, wiped, filled)
+        return Caught(missed, ended, wiped)
 
-    def _look_at(self, descriptor: int) -> bytes | None:
+    @staticmethod
+    def _look_at(descriptor: int) -> bytes | None:
         """A journal that is still there: in use, or one that stays from commit to commit."""
-        head = os.pread(descriptor, MAGIC, 0)
-        if any(head):
-            return None
-        if self._truncated is None and not head:
-            self._truncated = descriptor
-            self._watch_file()
-        return _content(descriptor) or None
+        return None if any(os.pread(descriptor, MAGIC, 0)) else _content(descriptor) or None
 
     def stop(self) -> None:
         """End the thread and close what was caught; safe to call twice."""
@@ -118,25 +114,26 @@ class JournalCatcher:
     # -- the thread
 
     def _run(self) -> None:
-        inotify = self._inotify
-        assert inotify is not None
+        assert self._inotify is not None
+        with suppress(OSError, AttributeError):  # a journal lives for a millisecond: be first in line, if we may
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
         poll = select.poll()
-        poll.register(inotify.fileno(), select.POLLIN)
+        poll.register(self._inotify.fileno(), select.POLLIN)
         poll.register(self._pipe[0], select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._pipe[0] in ready:
                 return
-            # Open first, ask what happened later: the journal lives for a millisecond.
-            descriptor = self._open()
-            events = list(inotify.read(timeout=0))
-            created = any(event.name == self._journal.name for event in events)
-            if descriptor is not None and created:
-                self._keep(descriptor)
-            elif descriptor is not None:
-                os.close(descriptor)
-            if any(event.wd == self._file and not event.mask & flags.IGNORED for event in events):
-                self._read_filling()
+            with self._lock:
+                self._catch()
+
+    def _catch(self) -> None:
+        """Open first, ask what happened later: the journal lives for a millisecond."""
+        if self._inotify is None:
+            return
+        descriptor = self._open()
+        events = list(self._inotify.read(timeout=0))
+        self._note(events, descriptor)
 
     def _open(self) -> int | None:
         try:
@@ -144,24 +141,27 @@ class JournalCatcher:
         except OSError:
             return None
 
-    def _keep(self, descriptor: int) -> None:
-        with self._lock:
+    def _note(self, events: list[Event], descriptor: int | None) -> None:
+        """Count the journals that were created, and keep the one that was opened if it is not kept already."""
+        created = [event for event in events if event.name == self._journal.name and event.mask & flags.CREATE]
+        self._created += len(created) + sum(PENDING for event in events if event.mask & flags.Q_OVERFLOW)
+        spare = descriptor
+        if created and descriptor is not None and not self._is_kept(descriptor):
+            self._opened += 1
             self._caught.append(descriptor)
-            spare = self._caught.popleft() if len(self._caught) > PENDING else None
+            spare = None
+            if len(self._caught) > PENDING:
+                spare = self._caught.popleft()
+                self._opened -= 1
         if spare is not None:
             os.close(spare)
 
-    def _watch_file(self) -> None:
-        """A journal that stays is written in place: watch it for as long as it is there."""
-        assert self._inotify is not None
-        with suppress(OSError):
-            self._file = self._inotify.add_watch(self._journal, flags.MODIFY)
-
-    def _read_filling(self) -> None:
-        """What a journal that is emptied in place holds just now."""
-        with self._lock:
-            if self._truncated is not None and (content := _content(self._truncated)):
-                self._filled.append(content)
+    def _is_kept(self, descriptor: int) -> bool:
+        """Whether it is the journal caught last. While that is open, no other file can have its inode number."""
+        if not self._caught:
+            return False
+        mine, last = os.fstat(descriptor), os.fstat(self._caught[-1])
+        return (mine.st_dev, mine.st_ino) == (last.st_dev, last.st_ino)
 
 
 def _content(descriptor: int) -> bytes:

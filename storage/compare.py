@@ -31,6 +31,11 @@ def compare(
     at = {entry.loc: entry for entry in known}
     # A row that took the place of another, which is not yet known to be gone, makes two that are known in one place.
     crowded = [entry for entry in known if at[entry.loc] is not entry]
+    by_key = {entry.key: entry for entry in known}
+
+    def find_here(key: bytes) -> Known | None:
+        return by_key.get(key) or find(key)
+
     changes: dict[bytes, Change] = {}
     for row in rows:
         here = at.get(row.loc)
@@ -44,7 +49,7 @@ def compare(
             _discard(at, crowded, here)
             if here.digest != row.digest:
                 changes[key] = Change(section, Op.CHANGED, row, here)
-        elif (change := _stranger(section, row, changes.get(key), find, stands)) is not None:
+        elif (change := _stranger(section, row, changes.get(key), find_here, stands)) is not None:
             changes.pop(key, None)  # to the end: rows are pushed in the order of their places
             changes[key] = change
     moved = {change.known.key for change in changes.values() if change.known is not None}

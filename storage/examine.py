@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.candidates import Places
-from storage.compare import compare
+from storage.compare import Comparison, compare
 from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import StateFile
 from storage.types import Change, Event, Known, Outcome, Row, Value
@@ -73,10 +73,10 @@ class Examiner:
         """Whether a known row still stands where it stood, whether or not `where` holds."""
         return _is_hidden(_reader(watched), entry)
 
-    def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
+    def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool, rows: int) -> Batch:
         """Examine the next rows after a place, and all that is known between it and the last of them."""
         reader, section = _reader(watched), watched.section
-        chunk = reader.chunk(after, CHUNK_ROWS)
+        chunk = reader.chunk(after, rows)
         if reader.rowid is None:
             known = self._state.known_at(section, [row.loc for row in chunk.rows])
             failed = set(self._state.failures(section, None, None)) if watched.failed else set()
@@ -84,25 +84,22 @@ class Examiner:
             low, high = _bound(after), _bound(chunk.last)
             known = self._state.known_between(section, low, high)
             failed = set(self._state.failures(section, low, high)) if watched.failed else set()
-        # In a first baseline a unique id cannot be known from elsewhere: a look-up less for each of a million rows.
-        is_first = is_baseline and watched.baseline == "running" and reader.has_unique_id
-        batch = self._compare(watched, chunk, known, failed, is_first=is_first)
+        batch = self._compare(watched, chunk, known, failed)
         batch.last, batch.is_baseline = chunk.last, is_baseline
         return batch
 
-    def _compare(
-        self, watched: Watched, chunk: Chunk, known: list[Known], failed: set[int], *, is_first: bool = False
-    ) -> Batch:
+    def _compare(self, watched: Watched, chunk: Chunk, known: list[Known], failed: set[int]) -> Batch:
         section, reader = watched.section, _reader(watched)
         self.rows_read += len(chunk.rows)
         broken = {bad.loc: bad.reason for bad in chunk.bad}
         found = compare(
             section, chunk.rows, [entry for entry in known if entry.loc not in broken],
-            lambda key: None if is_first else self._state.find(section, key), lambda entry: _stands(reader, entry),
+            lambda key: self._state.find(section, key), lambda entry: _stands(reader, entry),
         )  # fmt: skip
         # A row that only left the `where` is still that row: coming back, it is not a new message.
         missing = [entry for entry in found.missing if not _is_hidden(reader, entry)]
-        return Batch(watched, found.changes, missing, broken, failed - broken.keys(), len(chunk.rows), chunk.last)
+        mended = failed - broken.keys() - _waiting(known, found)
+        return Batch(watched, found.changes, missing, broken, mended, len(chunk.rows), chunk.last)
 
     def record(self, batches: Iterable[Batch]) -> None:
         """Decide and record in one transaction, then publish what came of it."""
@@ -140,6 +137,12 @@ class Examiner:
         if change.row is not None:
             batch.watched.remember(change.row.loc)
         return self._decide(change)
+
+
+def _waiting(known: list[Known], found: Comparison) -> set[int]:
+    """Rows that could not be rendered and are what they were: read again while they wait, they fail as before."""
+    moved = {change.row.loc for change in found.changes if change.row is not None}
+    return {entry.loc for entry in known if entry.pending} - moved - {entry.loc for entry in found.missing}
 
 
 def _reader(watched: Watched) -> SectionReader:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from storage.reader import SectionReader
 
 MAX_COMMITS = 4096
 SECTOR_SIZES = (512, 4096)
-OPEN_COUNT = b"\xff\xff\xff\xff"
 
 
 @dataclass(slots=True)
@@ -60,9 +60,10 @@ class JournalHints:
         """Begin here. The SQLite connection is open."""
         self._owners.clear()
         self._catcher.start()
-        old, self._database = self._database, HELD.hold(self._path)
-        if old is not None:
-            HELD.release(old)
+        with suppress(OSError):  # while the file is away, what is open stays open
+            old, self._database = self._database, HELD.hold(self._path)
+            if old is not None:
+                HELD.release(old)
         self._position, self._lost = self._header(), None
 
     def close(self) -> None:
@@ -87,8 +88,12 @@ class JournalHints:
         self._position, self._lost = now, None
         if now is None or self._database is None:
             raise Gap("header")
-        self._gather(self._catcher.take(), now)
+        caught = self._catcher.take()
+        self._gather(caught, now)
+        if caught.missed > 0:
+            lost = lost or "journal_missed"
         if then is None or lost is not None or not self._catcher.is_running:
+            self._saved.clear()
             raise self._gap(lost or ("start" if then is None else "no_file_events"))
         saved = self._since(then.change_counter, now.change_counter)
         try:
@@ -117,11 +122,6 @@ class JournalHints:
                 journal = parse_wiped_journal(caught.wiped, now.page_size, sector_size)
                 if journal is not None and journal.records:
                     self._file(journal, caught.wiped)
-        for content in caught.filled:
-            journal = parse_journal(content)
-            # With synchronous=OFF the count is open from the start: then nothing proves that no record was added.
-            if journal is not None and journal.complete and content[8:12] != OPEN_COUNT:
-                self._file(journal, content)
 
     def _file(self, journal: Journal, content: bytes) -> None:
         images = {number: content[at : at + journal.page_size] for number, at in journal.records}

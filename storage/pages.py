@@ -45,11 +45,24 @@ class OverflowOwners:
         if len(self._rows) > OWNERS:
             self._rows.popitem(last=False)
 
-    def of(self, pages: set[int]) -> set[int]:
-        """The rows of pages that changed alone. Raises Gap if one is unknown."""
+    def of(self, pages: set[int], read: Read) -> set[int]:
+        """The rows of pages that changed alone. Raises Gap if one is unknown.
+
+        An auto-vacuum moves an overflow page and changes the link to it, so of pages that link to one another the
+        first alone is sure to belong to whom it did before.
+        """
         if pages - self._rows.keys():
+            for number in pages:
+                self._rows.pop(number, None)
             raise Gap(OVERFLOW)
-        return {self._rows[number] for number in pages}
+        rows = {self._rows[number] for number in pages}
+        links = {number: overflow_next(read(number) or b"") for number in pages}
+        for number in pages - set(links.values()):
+            row, moved = self._rows[number], links[number]
+            while moved in pages and self._rows[moved] != row:
+                self.own(moved, row)
+                moved = links[moved]
+        return rows | {self._rows[number] for number in pages}
 
     def clear(self) -> None:
         """Pages may have changed hands unseen."""
@@ -91,7 +104,7 @@ def places_of(
         if header.largest_root:
             other = {number for number in other if not is_ptrmap(number, usable)}
         _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
-    return candidates_of(leaves, owners.of(other), readers, other_trees=has_index)
+    return candidates_of(leaves, owners.of(other, read), readers, other_trees=has_index)
 
 
 def _free_pages(trunk: int, usable: int, read: Read) -> set[int]:

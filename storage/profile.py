@@ -5,13 +5,13 @@ Every statement is its own short read transaction: a writer with a rollback jour
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from storage.errors import DatabaseAway
 from storage.hints import PageHints
 from storage.legacy import Busy, LegacyDatabase, authorize, connect, identity_of, translated
 from storage.reader import quoted
@@ -96,18 +96,18 @@ class Profile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection that may also ask for keys and indexes. Raises DatabaseUnusable, DatabaseAway, Busy."""
+    """A read-only connection that may also ask for keys and indexes. Raises DatabaseUnusable, DatabaseAway."""
     identity_of(path)
-    connection = connect(path, busy_timeout_ms=PATIENCE_MS)
-    connection.set_authorizer(_authorize)
     try:
-        yield connection
-    except sqlite3.OperationalError as error:
-        raise translated(error, path) from error
-    except sqlite3.DatabaseError as error:
-        raise translated(error, path) from error
-    finally:
-        connection.close()
+        with closing(connect(path, busy_timeout_ms=PATIENCE_MS)) as connection:
+            connection.set_authorizer(_authorize)
+            try:
+                yield connection
+            except sqlite3.DatabaseError as error:
+                raise translated(error, path) from error
+    except Busy as error:
+        hint = "try again; a writer in PRAGMA locking_mode=EXCLUSIVE lets nobody else read"
+        raise DatabaseAway(f"{path} is locked by its writer and stays so", hint) from error
 
 
 def _authorize(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
@@ -260,8 +260,3 @@ def _rows(connection: sqlite3.Connection, statement: str) -> list[tuple[int | fl
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else "" if value is None else str(value)
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether this user may make files in a folder."""
-    return os.access(folder, os.W_OK | os.X_OK)

@@ -35,7 +35,6 @@ CREATE TABLE IF NOT EXISTS sections(
 CREATE TABLE IF NOT EXISTS seen(
     section INTEGER NOT NULL, loc INTEGER NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, place BLOB NOT NULL,
     pending INTEGER NOT NULL, PRIMARY KEY(section, loc, key)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_key ON seen(section, key);
 CREATE INDEX IF NOT EXISTS seen_pending ON seen(section) WHERE pending;
 CREATE TABLE IF NOT EXISTS failed(
     section INTEGER NOT NULL, loc INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
@@ -68,6 +67,7 @@ class StateFile:
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
         self._last: dict[str, int] = {}
+        self._keyed: set[int] = set()
 
     @property
     def _sql(self) -> sqlite3.Connection:
@@ -217,6 +217,8 @@ class StateFile:
         for table in ("seen", "failed"):
             self._sql.execute(f"DELETE FROM {table} WHERE section = ?", (number,))
         self._sql.execute("DELETE FROM sections WHERE number = ?", (number,))
+        self._sql.execute(f"DROP INDEX IF EXISTS seen_key_{number:d}")
+        self._keyed.discard(number)
 
     @property
     def database(self) -> str | None:
@@ -249,9 +251,9 @@ class StateFile:
 
     # -- known rows
 
-    def _known(self, section: Section, condition: str, parameters: Sequence[object], by: str = "") -> list[Known]:
+    def _known(self, section: Section, condition: str, parameters: Sequence[object]) -> list[Known]:
         found = self._sql.execute(
-            f"SELECT loc, key, digest, place, pending FROM seen {by} WHERE section = ? AND {condition}",
+            f"SELECT loc, key, digest, place, pending FROM seen WHERE section = ? AND {condition}",
             (section.number, *parameters),
         )
         return [Known(loc, key, digest, place, bool(pending)) for loc, key, digest, place, pending in found]
@@ -266,10 +268,26 @@ class StateFile:
         return self._known(section, "loc IN (SELECT value FROM json_each(?))", (json.dumps(list(locs)),))
 
     def find(self, section: Section, key: bytes) -> Known | None:
-        """The row known under a key."""
+        """The row known under a key. None for all before `index_keys`."""
+        if section.number not in self._keyed:
+            return None
         # Without statistics the planner takes the primary key, and would read the whole section.
-        found = self._known(section, "key = ?", (key,), by="INDEXED BY seen_key")
-        return found[0] if found else None
+        found = self._sql.execute(
+            "SELECT loc, key, digest, place, pending FROM seen "
+            f"INDEXED BY seen_key_{section.number:d} WHERE section = {section.number:d} AND key = ?",
+            (key,),
+        ).fetchone()
+        if found is None:
+            return None
+        loc, known_key, digest, place, pending = found
+        return Known(loc, known_key, digest, place, bool(pending))
+
+    def index_keys(self, section: Section) -> None:
+        """Make `find` work for a section. Over many rows it is made at once: in random order each costs a page."""
+        self._sql.execute(
+            f"CREATE INDEX IF NOT EXISTS seen_key_{section.number:d} ON seen(key) WHERE section = {section.number:d}"
+        )
+        self._keyed.add(section.number)
 
     def pending(self, section: Section, limit: int) -> list[int]:
         """Rowids of rows that wait for an owner."""

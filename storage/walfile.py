@@ -149,7 +149,8 @@ def parse_wal_index(data: bytes) -> WalIndex | None:
     if len(data) < WAL_INDEX_SIZE or data[:48] != data[48:96]:
         return None
     version, _, change, ready, big_endian, stored_size, max_frame, page_count, *frame_sums = _INDEX.unpack_from(data)
-    page_size = page_size_of(stored_size)
+    # Over a log that has no frame yet the index has no page size either.
+    page_size = 0 if stored_size == 0 and max_frame == 0 else page_size_of(stored_size)
     if version != _VERSION or not ready or page_size is None:
         return None
     if checksum(data[:40], sys.byteorder == "big") != unpack_from("=2I", data, 40):

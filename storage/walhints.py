@@ -104,16 +104,24 @@ class WalHints:
         self._now = self._index()
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
-        """Where the commits since the last call may have changed rows. Raises Moved, Gap."""
-        now = self._now
-        still = self._index()
-        if now is None or still is None or _end(still) != _end(now):
+        """Where the commits since the last call may have changed rows. Raises Moved, Gap.
+
+        A writer may commit between `before` and the snapshot. What is read then reaches beyond the snapshot, and the
+        position only to `before`: a page that changes after the snapshot is met again at the next call.
+        """
+        before, now = self._now, self._index()
+        if before is None or now is None or now.salts != before.salts:
             raise Moved
         if self._lost is not None or self._position is None or self._wal is None or self._database is None:
             raise Gap(self._lost or "start")
         changed = self._changed(self._position, now)
-        found = self._places(changed.images, now.page_size, readers)
-        self._position = now
+        # An auto-vacuum cuts pages off; their last images are of no row any more.
+        images = {number: image for number, image in changed.images.items() if number <= now.page_count}
+        found = self._places(images, now.page_size, readers)
+        is_exact = _end(now) == _end(before)
+        for places in found.values():
+            places.is_exact = is_exact
+        self._position = before
         return found
 
     def skip(self, reason: str) -> None:
@@ -165,13 +173,13 @@ class WalHints:
         # A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves
         # them empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
         still = self._index()
-        if len(data) < count * size or still is None or _end(still) != _end(index):
+        if len(data) < count * size or still is None or still.salts != index.salts:
             raise Moved
         return _newest(data, [_PLACE.unpack_from(data, at) for at in range(0, len(data), size)], size)
 
     def _overtaken(self, then: WalIndex, now: WalIndex) -> Changed:
         """Frames of the log before its restart that were not read yet and not overwritten either."""
-        if now.max_frame > then.max_frame or self._wal is None:
+        if now.max_frame > then.max_frame or not then.page_size or self._wal is None:
             raise Gap("wal_restarted")
         size = FRAME_HEADER_SIZE + then.page_size
         start = WAL_HEADER_SIZE + then.max_frame * size

@@ -40,6 +40,10 @@ class Watched:
     position: int | None = None
     """Rows up to this rowid have been taken as baseline."""
     progress: Progress | None = None
+    tail: bool = False
+    """Rows behind the last one known are to be read first: what a writer appends should not wait for a pass."""
+    doubtful: set[int] = field(default_factory=set)
+    """Places of rows that were missing in an inexact look: to be looked at again before they count as gone."""
     again: bool = True
     """A pass is asked for: something may have changed that no hint named."""
     recent: OrderedDict[int, None] = field(default_factory=OrderedDict)
@@ -49,7 +53,7 @@ class Watched:
     @property
     def is_behind(self) -> bool:
         """Whether a pass is under way or asked for, and can run."""
-        return self.reader is not None and (self.again or self.progress is not None)
+        return self.reader is not None and (self.again or self.tail or self.progress is not None)
 
     def remember(self, loc: int) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""

@@ -16,6 +16,7 @@ from typing import Literal
 
 from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit, WalcastError
+from storage.examine import CHUNK_ROWS
 from storage.legacy import Busy, LegacyDatabase
 from storage.wake import Waker
 
@@ -29,6 +30,11 @@ QUIET = ("live", "waiting", "baseline", "catching_up", "stopped")
 """Phases that are no cause for concern."""
 EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
+ROLLBACK_CHUNK_ROWS = 100
+ROLLBACK_PAUSE = 9
+"""In rollback mode our lock is held for at most one part in ten of the time, however much is committed."""
+AFTER_NEWS = 4
+"""Where in EARLY to begin after a look that found something."""
 WRITING = 0.02
 """Seconds between looks at a rollback journal that is in use."""
 BUSY = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01)
@@ -85,7 +91,7 @@ class CaptureWorker:
         self._tries = self._early = self._writing = 0
         self._busy_since: float | None = None
         self._began = time.monotonic()
-        self._next_step = 0.0
+        self._next_step = self._next_look = 0.0
         self._waited = False
 
     def start(self) -> None:
@@ -153,21 +159,30 @@ class CaptureWorker:
             self._attach()
         if self._is_in_the_way():
             return WRITING
+        if (pause := self._next_look - time.monotonic()) > 0:
+            return pause
         # Between the hints and the poll, only what can be seen without a lock is asked.
         news = self.capture.look(thorough=not hinted and self._early >= len(EARLY))
         if news:
-            self.status.wal = self._legacy.journal_mode() == "wal"
+            self._note_mode()
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
         self._report()
-        self._early = 0 if news or hinted else self._early + 1
+        # An event that was read together with the last one may be of a commit that cannot be seen yet.
+        self._early = 0 if hinted and not news else AFTER_NEWS if news else self._early + 1
         return self._delay()
 
     def _attach(self) -> None:
         self.capture.attach(existing_is_baseline=not self._waited)
-        self.status.wal = self._legacy.journal_mode() == "wal"
+        self._note_mode()
         self._waker.rewatch()
         log.info("attached to %s", self._legacy.path)
+
+    def _note_mode(self) -> None:
+        """In rollback mode readers and writers shut each other out: leave most of the time to writers."""
+        self.status.wal = self._legacy.journal_mode() == "wal"
+        self.capture.chunk_rows = CHUNK_ROWS if self.status.wal else ROLLBACK_CHUNK_ROWS
+        self._next_look = 0.0 if self.status.wal else time.monotonic() + self.capture.held * ROLLBACK_PAUSE
 
     def _is_in_the_way(self) -> bool:
         """Whether a commit is under way in rollback mode: its end wakes us, a reader would only block it."""
@@ -183,7 +198,10 @@ class CaptureWorker:
         took = time.monotonic() - started
         passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
         is_long = any(started - begun > FREE_PASS for begun in passing)
-        self._next_step = time.monotonic() + (took * (1 / self._pace.share - 1) if is_long else 0.0)
+        pause = took * (1 / self._pace.share - 1) if is_long else 0.0
+        if not self.status.wal:
+            pause = max(pause, self.capture.held * ROLLBACK_PAUSE)
+        self._next_step = time.monotonic() + pause
 
     def _delay(self) -> float:
         """A hint may come before its commit can be seen: look a few times more, ever later, before polling again."""

@@ -1,0 +1,78 @@
+"""Survey: counts over a whole table that tell beforehand what would go wrong, and what has gone wrong already."""
+
+from __future__ import annotations
+
+import ast
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from storage.errors import StateUnusable
+from storage.reader import quoted
+from storage.types import Section, text_of
+
+COUNTED_ROWS = 200_000
+"""Only so many rows are counted: a preflight takes a moment, not minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """How unique the ids of a section are."""
+
+    rows: int
+    missing: int
+    repeated: int
+    """Rows whose id another row has too, without the first of each."""
+    examples: tuple[str, ...]
+
+
+def ids_of(connection: sqlite3.Connection, section: Section) -> Ids | None:
+    """Count ids; None if the expression fails for some row."""
+    condition = f"WHERE ({section.where}\n)" if section.where else ""
+    some = f"SELECT ({section.fields[0][1]}\n) AS id FROM {quoted(section.table)} {condition} LIMIT {COUNTED_ROWS}"
+    try:
+        rows, present, different = connection.execute(
+            f"SELECT count(*), count(id), count(DISTINCT id) FROM ({some})"
+        ).fetchone()
+        examples = connection.execute(
+            f"SELECT id FROM ({some}) WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1 LIMIT 3"
+        ).fetchall() if present > different else []  # fmt: skip
+    except sqlite3.OperationalError:
+        return None
+    return Ids(rows, rows - present, present - different, tuple(str(text_of(value)) for (value,) in examples))
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row that could not be pushed, as the state file remembers it. `at` is in milliseconds since 1970."""
+
+    table: str
+    rowid: int
+    reason: str
+    at: int
+
+
+def dead_letters(state: Path) -> list[DeadLetter]:
+    """The rows that wait to be mended, the newest first. Raises StateUnusable."""
+    if not state.is_file():
+        raise StateUnusable(f"the state file {state} is not there", "name it with --state; serve makes it")
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(state.absolute()))}?mode=ro", uri=True, timeout=5)
+        ) as connection:
+            found = connection.execute(
+                "SELECT s.identity, f.loc, f.reason, f.at FROM failed f LEFT JOIN sections s ON s.number = f.section "
+                "ORDER BY f.at DESC, f.loc DESC"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise StateUnusable(f"the state file {state} cannot be read ({error})", "check --state") from error
+    return [DeadLetter(_table_of(identity), int(loc), str(reason), int(at)) for identity, loc, reason, at in found]
+
+
+def _table_of(identity: str | None) -> str:
+    try:
+        return str(ast.literal_eval(identity or "")[1])
+    except (ValueError, SyntaxError, IndexError):
+        return "?"
