@@ -44,7 +44,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     if database is None:
         raise ConfigurationError("no database given", "say --db FILE")
     mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
-    bridge = Bridge(settings, database, settings.state or default_state(database), mapping.sections)
+    state = settings.state or default_state(database)
+    bridge = Bridge(settings, database, state, mapping.sections, mapping.conversations)
     server = Server(make_app(Context(settings, bridge, SAMPLES)))
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
@@ -190,6 +191,71 @@ def serve_command(config: Path | None, **options: object) -> None:
     settings = settings_from(config, options)
     set_up_logging(settings)
     run(settings, announce_address)
+
+
+@cli.command("inspect")
+@click.argument("database", metavar="DB", required=False, type=click.Path(path_type=Path))
+@click.option("--write", "target", metavar="FILE", type=click.Path(path_type=Path), help="Save the mapping.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--presets", "list_presets", is_flag=True, help="List the presets and end.")
+@click.option("--no-presets", is_flag=True, help="Look at the data even where a preset is for the schema.")
+def inspect_command(
+    database: Path | None, target: Path | None, as_json: bool, list_presets: bool, no_presets: bool
+) -> None:
+    """Look at a database never seen before, and propose a mapping."""
+    from bridge.inspect import inspection, report
+    from bridge.inspect.presets import presets
+
+    if list_presets:
+        show(report.listing(presets()))
+        return
+    if database is None:
+        fail(ConfigurationError("no database given", "say walcast inspect DB, or --presets"))
+    try:
+        looked = inspection.inspect_database(database, use_presets=not no_presets)
+        if target is not None:
+            inspection.save(looked, target)
+    except WalcastError as error:
+        fail(error)
+    if as_json:
+        print(json.dumps(inspection.as_json(looked), ensure_ascii=False, indent=2))
+        return
+    show(report.inspection(looked))
+    if target is not None:
+        print(f"\nsaved: {target}")
+
+
+@cli.command("check")
+@setting_options
+@click.option("--dead-letters", is_flag=True, help="List the rows that could not be pushed, and end.")
+def check_command(config: Path | None, dead_letters: bool, **options: object) -> None:
+    """Say beforehand what would make serve misbehave, each with its mend; exit 0 only if there is nothing."""
+    from bridge.inspect import report
+    from bridge.inspect.preflight import preflight
+    from storage import survey
+
+    settings = settings_from(config, options)
+    if settings.db is None:
+        fail(ConfigurationError("no database given", "say --db FILE"))
+    state = settings.state or default_state(settings.db)
+    try:
+        if dead_letters:
+            show(report.letters(survey.dead_letters(state)))
+            return
+        found = preflight(
+            settings.db, settings.map, state, outbox_bytes=settings.outbox_bytes, owner_format=settings.owner_format
+        )
+    except WalcastError as error:
+        fail(error)
+    show(report.findings(found))
+    sys.exit(max((finding.exit_code for finding in found), default=0))
+
+
+def show(what: Any) -> None:
+    """Print for a terminal; wide and plain for a pipe."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(what)
 
 
 @cli.command("demo")

@@ -6,7 +6,7 @@ import json
 from math import isfinite
 
 from bridge.content import Json, content_parts, element_parts, joined_text, parse_json
-from storage.types import NOWHERE, Change, Draft, Op, Outcome, Row, Section, place_of, text_of
+from storage.types import NOWHERE, Change, Draft, Op, Outcome, Row, Section, Value, place_of, text_of
 
 NEW_MESSAGE = "new_message"
 TASK_UPDATE = "task_update"
@@ -26,7 +26,7 @@ def decide(change: Change) -> Outcome:
     if not _is_due(change, row):
         return Outcome(change)
     try:
-        owners = _owners(row)
+        owners = owners_of(row.values[1])
         if not owners:
             return Outcome(change, pending=True)
         return Outcome(change, draft=render(change.section, row, owners))
@@ -134,19 +134,19 @@ def _role(element: Json) -> Json:
     return role.removeprefix("ROLE_").lower() if isinstance(role, str) and role.startswith("ROLE_") else role
 
 
-def _owners(row: Row) -> tuple[str, ...]:
-    """The owners of a row: none, one string, or a JSON array of strings. Raises Unrenderable."""
-    text = text_of(row.values[1])
+def owners_of(value: Value) -> tuple[str, ...]:
+    """The owners that a value names: none, one string, or a JSON array of strings. Raises Unrenderable."""
+    text = text_of(value)
     if not text:
         return ()
     owners = [text]
     if text.startswith("["):
         try:
-            value = parse_json(text)
+            named = parse_json(text)
         except ValueError:
-            value = None
-        if isinstance(value, list):
-            owners = list(dict.fromkeys(str(owner) for owner in value if owner is not None and owner != ""))
+            named = None
+        if isinstance(named, list):
+            owners = list(dict.fromkeys(str(owner) for owner in named if owner is not None and owner != ""))
     if any(len(owner) > OWNER_LIMIT for owner in owners):
         raise Unrenderable(f"an owner has more than {OWNER_LIMIT} characters")
     return tuple(owners)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bridge.inspect.fields import percent
+from bridge.inspect.inspection import Inspection, inspect_database
 from bridge.mapping import REFERENCE, Mapping, load_mapping, parse_mapping
 from storage.errors import ConfigurationError, MappingMisfit
 from storage.legacy import Busy, LegacyDatabase
 from storage.reader import SectionReader, table_names
+
+MOST_TABLES = 20
+"""So many are named when none of them fits."""
 
 
 def mapping_for(database: Path, given: Path | None, *, wait: bool) -> Mapping:
@@ -23,22 +28,58 @@ def mapping_for(database: Path, given: Path | None, *, wait: bool) -> Mapping:
 
 
 def _certain(database: Path) -> Mapping:
-    """Today the reference schema alone is certain."""
-    mapping = parse_mapping(REFERENCE, "the reference schema")
-    legacy, tables = LegacyDatabase(database), list[str]()
+    """The reference schema, a preset that names the owner, or what `inspect` is certain of."""
+    try:
+        reference, tables = _reference(database)
+        if reference is not None:
+            return reference
+        looked = _looked(database, tables)
+    except Busy as error:
+        raise MappingMisfit(f"{database} is locked by its writer just now", "try again, or give --map") from error
+    if looked.is_certain:
+        return looked.mapping()
+    raise _uncertain(database, tables, looked)
+
+
+def _reference(database: Path) -> tuple[Mapping | None, list[str]]:
+    """The mapping of the reference schema if it fits, and the tables that there are."""
+    mapping, legacy = parse_mapping(REFERENCE, "the reference schema"), LegacyDatabase(database)
     try:
         legacy.open()
         with legacy.snapshot():
             tables = table_names(legacy.connection)
-            for section in mapping.sections:
-                SectionReader(legacy.connection, section)
-    except MappingMisfit as error:
-        hint = "write a mapping file and give it with --map (the README shows one); walcast never guesses an owner"
-        raise MappingMisfit(
-            f"no mapping is certain for {database}; its tables are: {', '.join(tables) or 'none'}", hint
-        ) from error
-    except Busy as error:
-        raise MappingMisfit(f"{database} is locked by its writer just now", "try again, or give --map") from error
+            try:
+                for section in mapping.sections:
+                    SectionReader(legacy.connection, section)
+            except MappingMisfit:
+                return None, tables
+            return mapping, tables
     finally:
         legacy.close()
-    return mapping
+
+
+def _looked(database: Path, tables: list[str]) -> Inspection:
+    try:
+        return inspect_database(database, with_engine=False)
+    except MappingMisfit as error:
+        raise MappingMisfit(f"{_beginning(database, tables)}; {error.args[0]}", error.hint) from error
+
+
+def _beginning(database: Path, tables: list[str]) -> str:
+    more = f" and {len(tables) - MOST_TABLES} more" if len(tables) > MOST_TABLES else ""
+    return f"no mapping is certain for {database}; its tables are: {', '.join(tables[:MOST_TABLES]) or 'none'}{more}"
+
+
+def _uncertain(database: Path, tables: list[str], looked: Inspection) -> MappingMisfit:
+    found = ", ".join(dict.fromkeys(f"[{draft.kind}] in {draft.table.name}" for draft in looked.drafts))
+    doubts = [*looked.doubts]
+    for tried in looked.trials:
+        name = f"[{tried.section.name}]"
+        doubts += [f"{name} {len(tried.bad)} of {tried.read} rows fail: {tried.bad[0]}"] if tried.bad else []
+        doubts += [f"{name} {percent(tried.unowned_share)} of the newest rows have no owner"] if tried.unowned else []
+    return MappingMisfit(
+        f"{_beginning(database, tables)}; found: {found}; "
+        f"not certain: {'; '.join(dict.fromkeys(doubts)) or 'the tables themselves'}",
+        f"walcast inspect {database} --write mapping.toml, confirm what it marks, and give the file with --map; "
+        "walcast never guesses an owner",
+    )

@@ -2,4 +2,8 @@
 
 from storage.errors import CannotListen, ConfigurationError, WalcastError
 
-__all__ = ["CannotListen", "ConfigurationError", "WalcastError"]
+__all__ = ["CannotListen", "ConfigurationError", "LoadFailed", "WalcastError"]
+
+
+class LoadFailed(WalcastError):
+    """The legacy database cannot be read for a client now."""

@@ -55,9 +55,7 @@ class Filter:
         return event.conversation_id in self.chosen
 
     def subscribed(self, conversation: str) -> Filter:
-        """With one conversation more. The first one narrows; one that was muted is only heard again."""
-        if conversation in self.muted:
-            return replace(self, muted=self.muted - {conversation})
+        """With one conversation more. The first one narrows to it."""
         return _within(replace(self, chosen=(self.chosen or frozenset()) | {_checked(conversation)}, muted=frozenset()))
 
     def unsubscribed(self, conversation: str) -> Filter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from bridge.inspect.presets import preset_named, presets
 from storage.errors import ConfigurationError
 from storage.types import Kind, Section
 
@@ -19,7 +21,6 @@ Expression = Annotated[str, StringConstraints(strip_whitespace=True, min_length=
 NOT_YET = {
     "each": "one row that holds many messages",
     "depends_on": "a child table whose changes re-read their parent",
-    "preset": "built-in presets",
 }
 
 
@@ -91,9 +92,9 @@ def parse_mapping(text: str, name: str = "mapping") -> Mapping:
                 f"{name}{_line(text, key, 0, None)}: unknown section [{key}]", _nearest(key, _MODELS)
             )
     tables = [
-        (key, number, _section(text, name, key, number, table))
+        (key, place, _section(text, name, key, number, table))
         for key in _MODELS
-        for number, table in enumerate(_tables(document.get(key), name, key))
+        for place, (number, table) in enumerate(_from_presets(text, name, key, _tables(document.get(key), name, key)))
     ]
     conversations = [model for _, _, model in tables if isinstance(model, Conversations)]
     if len(conversations) > 1:
@@ -117,6 +118,28 @@ def _tables(value: object, name: str, key: str) -> list[dict[str, Any]]:
     return tables
 
 
+def _from_presets(
+    text: str, name: str, key: str, tables: list[dict[str, Any]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each table with its place in the file; one that starts from a preset is each of the preset's, given keys won."""
+    for number, table in enumerate(tables):
+        if "preset" not in table:
+            yield number, table
+            continue
+        where = f"{name}{_line(text, key, number, 'preset')}: [{key}] preset"
+        preset = preset_named(str(table["preset"]))
+        if preset is None:
+            wrong = str(table["preset"])
+            raise ConfigurationError(
+                f'{where}: there is no preset "{wrong}"', _nearest(wrong, [known.name for known in presets()])
+            )
+        if key not in preset.sections:
+            there = ", ".join(f"[{kind}]" for kind in preset.sections)
+            raise ConfigurationError(f"{where}: {preset.name} has no [{key}]", f"it has: {there}")
+        given = {field: value for field, value in table.items() if field != "preset"}
+        yield from ((number, section | given) for section in preset.sections[key])
+
+
 def _section(text: str, name: str, key: str, number: int, table: dict[str, Any]) -> _Table:
     model = _MODELS[key]
     for field in table:
@@ -126,7 +149,8 @@ def _section(text: str, name: str, key: str, number: int, table: dict[str, Any])
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is the reason why another one is missing, so it comes first.
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = str(first["loc"][0]) if first["loc"] else ""
         where = f"{name}{_line(text, key, number, field)}: [{key}] {field}"
         if first["type"] == "extra_forbidden":

@@ -77,6 +77,9 @@ class _CaptureCollector(Collector):
         failed = GaugeMetricFamily(
             "walcast_failed_rows", "Rows that cannot be read or rendered now.", value=now.failed_rows
         )
+        waiting = GaugeMetricFamily(
+            "walcast_waiting_rows", "Rows that nobody gets: no owner yet, or not renderable.", value=now.waiting_rows
+        )
         mode = GaugeMetricFamily("walcast_capture_mode", "1 for the capture engine that runs.", labels=["mode"])
         mode.add_metric([now.mode], 1.0)
         looks = CounterMetricFamily(
@@ -89,4 +92,4 @@ class _CaptureCollector(Collector):
         for reason, count in now.fallbacks.items():
             fallbacks.add_metric([reason], count)
         rows = CounterMetricFamily("walcast_rows_read", "Rows read from the legacy database.", value=now.rows_read)
-        return [ready, behind, beat, failed, mode, looks, passes, fallbacks, rows]
+        return [ready, behind, beat, failed, waiting, mode, looks, passes, fallbacks, rows]

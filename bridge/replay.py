@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from bridge.filters import EVERYTHING, Filter
-from bridge.protocol import Cursor, Recovery
+from bridge.protocol import Cursor, Recovery, resumable_body
 from storage.eventlog import EventLog, Wanted
 from storage.types import Event
 
@@ -69,6 +69,12 @@ class Replayer:
         while span.after < span.last and (page := await self.page(span)):
             yield page
             span = replace(span, after=page[-1].seq)
+
+    async def objects(self, span: Span, limit: int) -> tuple[list[bytes], Cursor]:
+        """The first events of a span as JSON objects, and where to go on. Raises LookupError as `page`."""
+        page = await self.page(span, limit)
+        objects = [resumable_body(event, span.epoch, event.routes[0][1]) for event in page]
+        return objects, Cursor(span.epoch, page[-1].seq if page else span.last)
 
 
 def _asked(wanted: Filter) -> Wanted:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bridge.decide import decide
 from bridge.hub import Hub
+from bridge.load import Loader
+from bridge.mapping import Conversations
 from bridge.metrics import Metrics
 from bridge.replay import Replayer
 from bridge.settings import Settings
@@ -16,12 +18,14 @@ from bridge.status import WorkerStatus
 from storage.capture import Capture
 from storage.eventlog import EventLog
 from storage.hints import PageHints
-from storage.legacy import LegacyDatabase
+from storage.legacy import LegacyDatabase, probe
 from storage.state import StateFile
 from storage.types import Event, Section
 from storage.wake import Waker
-from storage.worker import CaptureWorker, Pace
+from storage.worker import PATIENCE, CaptureWorker, Pace
 
+GIVE_UP = PATIENCE + 2
+"""Seconds after which a database that cannot be attached to has been given up by the worker."""
 UNDELIVERED = 32
 """Batches of events that may be on their way from the capture thread to the loop."""
 
@@ -29,7 +33,14 @@ UNDELIVERED = 32
 class Bridge:
     """`start`, then everything runs by itself; `stop` ends it. Both belong to the loop that owns the hub."""
 
-    def __init__(self, settings: Settings, database: Path, state: Path, sections: Sequence[Section]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Path,
+        state: Path,
+        sections: Sequence[Section],
+        conversations: Conversations | None = None,
+    ) -> None:
         self._settings = settings
         self._state = StateFile(state, keep_events=settings.retention_events, keep_seconds=settings.retention_seconds)
         self._legacy = LegacyDatabase(database)
@@ -44,8 +55,10 @@ class Bridge:
         self.worker = CaptureWorker(
             self.capture, self._legacy, self._waker, self._pace(), wait=settings.wait, close=self._close
         )
-        self.status = WorkerStatus(self.worker, settings.stall_seconds)
+        # A watcher that was told to look seldom is silent that long without being stalled.
+        self.status = WorkerStatus(self.worker, settings.stall_seconds + self._pace().poll)
         self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
+        self.loader = Loader(database, sections, conversations)
         self.metrics.watch(self.status)
 
     def _pace(self) -> Pace:
@@ -59,6 +72,8 @@ class Bridge:
         """
         self._loop = asyncio.get_running_loop()
         try:
+            if not self._settings.wait:  # before anything is created beside a file that is not there
+                await asyncio.to_thread(probe, self._legacy.path)
             await asyncio.to_thread(self._state.open)
             self.hub.begin(self._state.epoch, self._state.head)
             await self._log.open()
@@ -69,6 +84,8 @@ class Bridge:
             raise
         self.worker.start()
         await asyncio.to_thread(self.worker.settled, patience)
+        if not self.capture.is_attached and not self._settings.wait:  # it is locked: the worker gives up or gets in
+            await asyncio.to_thread(self.worker.settled, GIVE_UP)
         if self.worker.status.error is not None:
             await self.stop()
             raise self.worker.status.error
@@ -76,6 +93,7 @@ class Bridge:
     async def stop(self) -> None:
         """Stop watching and close every file. Events that were logged but not yet published stay in the log."""
         self._loop = None
+        await self.loader.close()
         await asyncio.to_thread(self.worker.stop)
         await self._log.close()
 

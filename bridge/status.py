@@ -21,6 +21,7 @@ class Snapshot:
     behind_seconds: float
     beat_seconds: float
     failed_rows: int
+    waiting_rows: int
     looks: int
     passes: int
     fallbacks: dict[str, int]
@@ -61,6 +62,7 @@ class WorkerStatus:
             behind_seconds=0.0 if status.behind_since is None else now - status.behind_since,
             beat_seconds=silent,
             failed_rows=capture.failed_rows,
+            waiting_rows=capture.waiting_rows,
             looks=capture.looks,
             passes=capture.passes,
             fallbacks=capture.fallback_reasons,
@@ -78,4 +80,5 @@ def _section(mode: str, watched: Watched) -> dict[str, str | int]:
         "capture": mode,
         "state": state,
         "failed_rows": watched.failed,
+        "waiting_rows": watched.waiting,
     }

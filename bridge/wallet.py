@@ -24,7 +24,9 @@ class BadCredential(ValueError):
 def wallet_key(address: str) -> bytes:
     """The 32 bytes of a wallet address. Raises BadCredential."""
     try:
-        key = base58.b58decode(address) if address.isascii() and len(address) <= ADDRESS_LIMIT else b""
+        # The library forgives blanks at the end, but "W " is not the owner "W".
+        is_plain = address.isascii() and address.isalnum() and len(address) <= ADDRESS_LIMIT
+        key = base58.b58decode(address) if is_plain else b""
     except ValueError:
         key = b""
     if len(key) != 32:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from bridge.errors import CannotListen
-from handlers import http
+from handlers import http, load
 from handlers.auth import cors_headers
 from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
@@ -27,6 +27,10 @@ def make_app(context: Context) -> web.Application:
     app[http.SAMPLE_PAGE] = (context.samples / http.SAMPLE).read_bytes()
     app.router.add_get("/api/ws", websocket)
     app.router.add_get("/api/events", events, allow_head=False)
+    app.router.add_get("/api/conversations", load.conversations)
+    app.router.add_get("/api/conversations/{id}/messages", load.messages)
+    app.router.add_get("/api/conversations/{id}/tasks", load.tasks)
+    app.router.add_get("/api/tasks/{id}", load.task)
     app.router.add_get("/api/websocket-info", http.websocket_info)
     app.router.add_get("/healthz", http.healthz)
     app.router.add_get("/readyz", http.readyz)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -22,6 +23,7 @@ class Connections:
     def __init__(self, hub: Hub, metrics: Metrics, *, heartbeat: float, grace: float) -> None:
         self._hub, self._metrics, self._heartbeat, self._grace = hub, metrics, heartbeat, grace
         self._closing: dict[web.WebSocketResponse, asyncio.Task[None]] = {}
+        self._reading: dict[web.WebSocketResponse, tuple[asyncio.Timeout, asyncio.Event]] = {}
         self._pulse: asyncio.Task[None] | None = None
         self._transports: dict[Subscription, asyncio.Transport] = {}
         self._congested = asyncio.Event()
@@ -46,6 +48,20 @@ class Connections:
             self._metrics.closed(code)
             self._closing[ws] = asyncio.create_task(self._shake(ws, transport, code), name="walcast-close")
 
+    @asynccontextmanager
+    async def reading(self, ws: web.WebSocketResponse) -> AsyncIterator[None]:
+        """While a read loop runs in the block. `close` ends it: the closing handshake has to read for itself."""
+        left = asyncio.Event()
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._reading[ws] = scope, left
+                yield
+        except TimeoutError:
+            pass
+        finally:
+            del self._reading[ws]
+            left.set()
+
     async def closed(self, ws: web.WebSocketResponse) -> None:
         """Wait for the closing handshake of a socket, if one is under way."""
         if (task := self._closing.get(ws)) is not None:
@@ -56,6 +72,10 @@ class Connections:
         grace = min(self._grace, 0.7) if code is Close.GOING_AWAY else self._grace
         try:
             async with asyncio.timeout(grace):
+                if (reading := self._reading.get(ws)) is not None:
+                    scope, left = reading
+                    scope.reschedule(asyncio.get_running_loop().time())
+                    await left.wait()
                 await ws.close(code=code, message=code.name.lower().encode(), drain=False)
         except (TimeoutError, ConnectionError):
             pass

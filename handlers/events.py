@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from bridge.filters import Filter
-from bridge.protocol import Cursor, Recovery, resumable_body
+from bridge.protocol import Cursor, Recovery
 from bridge.replay import Span
 from bridge.stream import Bell
 from handlers.auth import owner_of, require_origin
@@ -19,7 +19,6 @@ from handlers.query import filter_of, number_of
 from handlers.resuming import lost
 from handlers.sse import stream
 from handlers.websocket import CONNECTIONS, is_full
-from storage.types import Event
 
 STREAM = "text/event-stream"
 LONGEST_WAIT = 60
@@ -87,7 +86,7 @@ class _Poll:
             connections.remove(bell)
         return self._response(page, cursor)
 
-    async def _read(self, since: str | None, position: Cursor) -> tuple[list[Event], Cursor]:
+    async def _read(self, since: str | None, position: Cursor) -> tuple[list[bytes], Cursor]:
         """One page, and where to go on. Raises Problem."""
         if since is None:
             return [], position
@@ -97,16 +96,14 @@ class _Poll:
             raise lost(start)
         try:
             span = Span(self.owner, position.epoch, start.seq, position.seq, self.wanted)
-            page = await replayer.page(span, self.limit)
+            return await replayer.objects(span, self.limit)
         except LookupError as error:
             raise lost(Recovery(position, reason="history_expired")) from error
-        return page, Cursor(position.epoch, page[-1].seq) if page else position
 
-    def _response(self, page: list[Event], cursor: Cursor) -> web.Response:
+    def _response(self, page: list[bytes], cursor: Cursor) -> web.Response:
         self.context.bridge.metrics.polled.inc(len(page))
-        bodies = b",".join(resumable_body(event, cursor.epoch, event.routes[0][1]) for event in page)
         return web.Response(
-            body=b'{"events":[%s],"cursor":"%s"}' % (bodies, str(cursor).encode()),
+            body=b'{"events":[%s],"cursor":"%s"}' % (b",".join(page), str(cursor).encode()),
             content_type="application/json",
             charset="utf-8",
             headers={"Cache-Control": "no-store"},

@@ -7,8 +7,11 @@ import json
 from aiohttp import web
 
 from bridge import protocol
+from bridge.filters import EVENT_TYPES, MOST_CHARACTERS, MOST_CONVERSATIONS
 from handlers.auth import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER
 from handlers.context import CONTEXT, VERSION
+from handlers.events import LONGEST_WAIT, MOST_EVENTS
+from handlers.load import MOST_ITEMS
 from handlers.problems import Problem
 
 SAMPLE = "websocket_client_example.html"
@@ -25,7 +28,9 @@ async def websocket_info(request: web.Request) -> web.Response:
             "endpoint": "/api/ws",
             "message_types": list(protocol.SERVER_TYPES),
             "client_message_types": list(protocol.CLIENT_TYPES),
-            "active_connections": context.bridge.hub.count,
+            "active_connections": context.bridge.hub.counts["websocket"],
+            "active_event_streams": context.bridge.hub.counts["sse"],
+            "event_types": list(EVENT_TYPES),
             "cursor": str(context.bridge.hub.cursor),
             "auth": {
                 "mode": settings.auth,
@@ -43,6 +48,11 @@ async def websocket_info(request: web.Request) -> web.Response:
                 "outbox_bytes": settings.outbox_bytes,
                 "outbox_frames": settings.outbox_frames,
                 "replay_limit": settings.replay_limit,
+                "filter_conversations": MOST_CONVERSATIONS,
+                "conversation_id_characters": MOST_CHARACTERS,
+                "poll_events": MOST_EVENTS,
+                "poll_seconds": LONGEST_WAIT,
+                "page_items": MOST_ITEMS,
                 "retention_events": settings.retention_events,
                 "retention_seconds": settings.retention_seconds,
             },
@@ -52,15 +62,27 @@ async def websocket_info(request: web.Request) -> web.Response:
                 "lag_ms": round(status.behind_seconds * 1000),
                 "streams": list(status.sections),
             },
-            "extensions": {"resume": "?resume=1", "since": "?since=CURSOR"},
+            "extensions": {
+                "resume": "?resume=1",
+                "since": "?since=CURSOR",
+                "conversation_id": "?conversation_id=ID",
+                "events": "?events=TYPE,TYPE",
+            },
             "close_codes": {str(int(code)): code.name.lower() for code in protocol.Close},
             "endpoints": {
                 "websocket": "/api/ws",
+                "events": "/api/events",
+                "conversations": "/api/conversations",
                 "info": "/api/websocket-info",
                 "liveness": "/healthz",
                 "readiness": "/readyz",
                 "metrics": "/metrics",
                 "sample": f"/samples/{SAMPLE}",
+            },
+            "endpoint_templates": {
+                "messages": "/api/conversations/{id}/messages",
+                "tasks": "/api/conversations/{id}/tasks",
+                "task": "/api/tasks/{id}",
             },
         },
         dumps=_dumps,

@@ -88,6 +88,8 @@ async def stream(request: web.Request, owner: str, wanted: Filter, since: str | 
         response = await _prepare(request, Cursor(span.epoch, span.after), settings.heartbeat)
         # aiohttp asks this of its WebSockets alone, but it is what tells at once that a peer has left.
         cast("Any", request.protocol).set_parser(_Departure(ended))
+        if transport.is_closing():
+            ended.set()  # it left before we listened
         await _follow(context, session, span)
         await ended.wait()
         return response

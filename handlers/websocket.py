@@ -92,13 +92,15 @@ async def _serve(
     try:
         if since is None:
             _welcome(session, hub.register(session))
-            await _read(ws, session)
+            async with connections.reading(ws):
+                await _read(ws, session)
         else:
             position = hub.register(session)
             session.hold()
             async with asyncio.TaskGroup() as group:  # a client is heard while its past is replayed
                 resuming = group.create_task(_resume(context, session, since, position, wanted))
-                await _read(ws, session)
+                async with connections.reading(ws):
+                    await _read(ws, session)
                 resuming.cancel()
     finally:
         hub.unregister(session)

@@ -22,7 +22,7 @@ from storage.state import StateFile
 from storage.types import Change, Known, Op, Section, Value
 from storage.watched import Progress, Watched
 
-PENDING_ROWS = 1000
+PENDING_ROWS = 200
 LIMBO_ROWS = 20_000
 
 
@@ -45,7 +45,7 @@ class Capture:
         self.is_attached = False
         self.chunk_rows = CHUNK_ROWS
         """Rows of a pass that are read from one snapshot."""
-        self.looks = self.passes = 0
+        self.looks = self.passes = self._turns = 0
         self.held = 0.0
         """Seconds for which the last snapshot was held."""
 
@@ -90,6 +90,11 @@ class Capture:
     def failed_rows(self) -> int:
         """Rows that could not be read or rendered."""
         return sum(watched.failed for watched in self.watched)
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that nobody gets: they have no owner yet, or cannot be rendered."""
+        return sum(watched.waiting for watched in self.watched)
 
     # -- opening
 
@@ -138,6 +143,7 @@ class Capture:
             self._state.index_keys(watched.section)
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
+        watched.waiting = self._state.count_pending(watched.section)
         watched.again = True  # whatever was committed while we were away
 
     # -- looking
@@ -219,30 +225,54 @@ class Capture:
             places = Places(locs=set(watched.recent))
         if watched.reader.rowid is None:
             return Batch(watched, [], [], {}, set(), 0)
-        places.locs.update(self._state.pending(watched.section, PENDING_ROWS))
+        places.locs.update(self._waiting(watched, None))
         places.locs.update(watched.doubtful)
         batch = self._examiner.places(watched, places)
         watched.doubtful.clear()
         if not places.is_exact:
             watched.doubtful.update(entry.loc for entry in batch.missing)
             self._version = Version(-1, self._version.schema)  # look again, even if nothing more is committed
+        elif batch.missing and not watched.reader.has_unique_id:
+            watched.again = True  # another row with the same id may stand elsewhere, and be it from now on
         elif not watched.again:  # the places cover every change, so a row that is in none of them is gone
             batch.changes.extend(Change(watched.section, Op.GONE, None, entry) for entry in batch.missing)
         return batch
+
+    def _waiting(self, watched: Watched, after: int | None) -> list[int]:
+        """The next rows that wait for an owner. Any commit may give them one: a join is not in the row."""
+        locs = self._state.pending(watched.section, after, PENDING_ROWS) if watched.waiting else []
+        watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None
+        return locs
 
     # -- passes
 
     def step(self) -> bool:
         """One chunk of what some section is behind with; whether there was one. Raises Busy, DatabaseAway."""
-        for watched in self.watched:
-            if watched.is_behind and watched.tail:
-                self._read_tail(watched)
-                return True
-        for watched in self.watched:
-            if watched.is_behind:
-                self._step(watched)
-                return True
-        return False
+        behind = [watched for watched in self.watched if watched.is_behind]
+        if not behind:
+            return False
+        # By turns, so that a section which is always behind starves no other; of each, what is quick comes first.
+        watched = min(behind, key=lambda one: one.turn)
+        self._turns += 1
+        watched.turn = self._turns
+        if watched.tail:
+            self._read_tail(watched)
+        elif watched.sweep is not None:
+            self._look_at_waiting(watched)
+        else:
+            self._step(watched)
+        return True
+
+    def _look_at_waiting(self, watched: Watched) -> None:
+        places = Places(locs=set(self._waiting(watched, watched.sweep)))
+        if watched.reader is None or watched.reader.rowid is None or not places.locs:
+            return
+        try:
+            with self._legacy.snapshot():
+                batch = self._examiner.places(watched, places)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self._examiner.record([batch])
 
     def _read_tail(self, watched: Watched) -> None:
         """Rows behind the last one known: what a writer appends is pushed before any pass comes to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import StateFile
 from storage.types import Change, Event, Known, Outcome, Row, Value
 from storage.watched import Watched
+
+log = logging.getLogger("walcast.capture")
 
 CHUNK_ROWS = 500
 EXAMINED_ROWS = 100_000
@@ -128,8 +131,20 @@ class Examiner:
                     self._state.set_baseline(
                         batch.watched.section, batch.watched.baseline, batch.watched.floor, batch.watched.position
                     )
+        self._count_waiting(outcomes)
         if events:
             self._publish(self._state.epoch, events)
+
+    def _count_waiting(self, outcomes: list[tuple[Watched, Outcome]]) -> None:
+        """Counted and logged: most often the mapping looks for the owner in the wrong place."""
+        moved = {id(w): w for w, o in outcomes if o.pending or (o.change.known is not None and o.change.known.pending)}
+        for watched in moved.values():
+            before, watched.waiting = watched.waiting, self._state.count_pending(watched.section)
+            if watched.waiting and not before:
+                log.warning(
+                    "[%s] has rows that nobody gets (no owner, or not renderable); they are pushed when that changes",
+                    watched.section.name,
+                )
 
     def _outcome(self, batch: Batch, change: Change) -> Outcome:
         if batch.is_baseline and batch.watched.is_baseline(change):

@@ -97,6 +97,16 @@ def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -
     return connection
 
 
+def probe(path: Path) -> None:
+    """Raises DatabaseUnusable if this is no SQLite database, DatabaseAway if it is not there. Locked is no reason.
+
+    Only for a program that has no other connection to the file.
+    """
+    identity_of(path)
+    with suppress(Busy):
+        connect(path).close()
+
+
 def authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
     """The authorizer of every connection to the legacy database (sqlite.org/c3ref/set_authorizer.html)."""
     if action == sqlite3.SQLITE_FUNCTION:

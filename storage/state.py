@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from storage.errors import StateUnusable
+from storage.failed import FailedRows
 from storage.lock import FileLock
 from storage.types import Event, Known, Op, Outcome, Section, place_of
 
@@ -35,7 +36,7 @@ CREATE TABLE IF NOT EXISTS sections(
 CREATE TABLE IF NOT EXISTS seen(
     section INTEGER NOT NULL, loc INTEGER NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, place BLOB NOT NULL,
     pending INTEGER NOT NULL, PRIMARY KEY(section, loc, key)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_pending ON seen(section) WHERE pending;
+CREATE INDEX IF NOT EXISTS seen_pending ON seen(section, loc) WHERE pending;
 CREATE TABLE IF NOT EXISTS failed(
     section INTEGER NOT NULL, loc INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY(section, loc)) WITHOUT ROWID;
@@ -55,7 +56,7 @@ def boot_id() -> str | None:
         return None
 
 
-class StateFile:
+class StateFile(FailedRows):
     """The writing side, used by the capture thread alone. `epoch`, `head` and `pruned` may be read by any thread."""
 
     def __init__(self, path: Path, *, keep_events: int, keep_seconds: float) -> None:
@@ -289,8 +290,15 @@ class StateFile:
         )
         self._keyed.add(section.number)
 
-    def pending(self, section: Section, limit: int) -> list[int]:
-        """Rowids of rows that wait for an owner."""
+    def count_pending(self, section: Section) -> int:
+        """How many rows wait for an owner, or to be mended."""
+        found = self._sql.execute(
+            "SELECT count(*) FROM seen INDEXED BY seen_pending WHERE section = ? AND pending", (section.number,)
+        )
+        return int(found.fetchone()[0])
+
+    def pending(self, section: Section, after: int | None, limit: int) -> list[int]:
+        """Rowids of rows that wait for an owner, in order, behind a rowid."""
         found = self._sql.execute(
             "SELECT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending LIMIT ?",
             (section.number, limit),
@@ -305,31 +313,6 @@ class StateFile:
     def count_known(self, section: Section) -> int:
         """How many rows are known."""
         return int(self._sql.execute("SELECT count(*) FROM seen WHERE section = ?", (section.number,)).fetchone()[0])
-
-    def failures(self, section: Section, after: int | None, last: int | None) -> dict[int, str]:
-        """Rows in (after, last] that could not be read or rendered, by rowid, with the reason."""
-        low, high = -(1 << 63) if after is None else after, (1 << 63) - 1 if last is None else last
-        return dict(
-            self._sql.execute(
-                "SELECT loc, reason FROM failed WHERE section = ? AND loc BETWEEN ? AND ? AND loc IS NOT ?",
-                (section.number, low, high, after),
-            )
-        )
-
-    def count_failures(self, section: Section) -> int:
-        """How many rows fail now."""
-        return int(self._sql.execute("SELECT count(*) FROM failed WHERE section = ?", (section.number,)).fetchone()[0])
-
-    def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> None:
-        """Record rows that fail now and forget those that do not any more."""
-        now = int(time.time() * 1000)
-        self._sql.executemany(
-            "DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended]
-        )
-        self._sql.executemany(
-            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)",
-            [(section.number, loc, reason, now) for loc, reason in broken.items()],
-        )
 
     # -- the log
 

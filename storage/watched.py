@@ -47,13 +47,20 @@ class Watched:
     again: bool = True
     """A pass is asked for: something may have changed that no hint named."""
     recent: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    waiting: int = 0
+    """Rows that have no owner yet, or cannot be rendered."""
+    sweep: int | None = None
+    """Behind this rowid there are waiting rows that have not been looked at since the last commit."""
+    turn: int = 0
     rows_total: int = 0
     failed: int = 0
 
     @property
     def is_behind(self) -> bool:
         """Whether a pass is under way or asked for, and can run."""
-        return self.reader is not None and (self.again or self.tail or self.progress is not None)
+        return self.reader is not None and (
+            self.again or self.tail or self.sweep is not None or self.progress is not None
+        )
 
     def remember(self, loc: int) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""

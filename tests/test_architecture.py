@@ -23,7 +23,7 @@ ARROWS = {
 # The libraries of each room; server.py wires and may use them all.
 LIBRARIES = {
     "handlers": {"aiohttp", "msgspec", "prometheus_client"},
-    "bridge": {"base58", "cryptography", "msgspec", "prometheus_client", "pydantic", "pydantic_settings"},
+    "bridge": {"base58", "cryptography", "msgspec", "prometheus_client", "pydantic", "pydantic_settings", "rich"},
     "storage": {"aiosqlite", "inotify_simple"},
     "samples": set[str](),
 }

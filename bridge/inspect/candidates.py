@@ -7,23 +7,27 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 from bridge.content import Json
+from bridge.inspect.words import listed
 from storage.profile import Cell, Column, Table
 
-Value = Json | bytes
+Value: TypeAlias = "Json | bytes"
 DEEPEST = 4
 MOST_PATHS = 120
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_KEYWORDS = frozenset(
+_KEYWORDS = listed(
     "add all alter and as autoincrement between by case check collate column commit constraint create cross current "
-    "default deferrable delete desc distinct do drop each else end escape except exists explain fail filter following for foreign from "
+    "default deferrable delete desc distinct do drop each else end escape except exists explain fail filter "
+    "following for foreign from "
     "full glob group having if ignore immediate in index indexed initially inner insert instead intersect into is "
-    "isnull join key last left like limit match natural no not nothing notnull null nulls of offset on or order outer over "
+    "isnull join key last left like limit match natural no not nothing notnull null nulls of offset on or order "
+    "outer over "
     "partition plan pragma preceding primary query raise range recursive references regexp reindex release rename "
     "replace restrict returning right rollback row rows savepoint select set table temp then ties to transaction "
     "trigger unbounded union unique update using vacuum values view virtual when where window with without "
-    "current_date current_time current_timestamp generated always".split()
+    "current_date current_time current_timestamp generated always"
 )
 
 

@@ -10,7 +10,7 @@ from bridge.inspect.choice import NONE, Choice, best
 from bridge.inspect.links import Link
 from storage.profile import Table
 
-MODEL_TOKENS = frozenset("parent reply quoted forwarded previous next original root ref reference prev".split())
+MODEL_TOKENS = words.listed("parent reply quoted forwarded previous next original root ref reference prev")
 
 
 def blend(name: float, data: float | None) -> float:
@@ -93,17 +93,31 @@ def _role(candidate: Candidate) -> Choice:
     score *= 1 - 0.02 * len(candidate.path)
     listed = ", ".join(sorted(spoken)[:6])
     where = None
+    if others and _is_author(candidate, spoken):
+        users = [value for value, found in sorted(spoken.items()) if found in words.USER_ROLES]
+        told = f"{candidate.title} says {', '.join(users)}, and names others who are taken to be assistants"
+        cases = f"CASE WHEN {candidate.sql()} IN ({', '.join(map(literal, users))}) THEN 'user' ELSE 'assistant' END"
+        where = f"{candidate.sql()} IS NOT NULL" if candidate.coverage < 1 else None
+        return Choice(cases, 0.75, told, candidate, where)
     if others or (name < 0.9 and words.plain(candidate.name) in ("type", "kind")):
         shown = sorted(value for value, found in spoken.items() if words.is_speaker(found) or not others)
         shown += [] if not others else sorted(v for v, f in spoken.items() if f == "system" and v not in shown)
         where = f"{candidate.sql()} IN ({', '.join(map(literal, shown))})"
         listed = f"{', '.join(shown)} among other values"
-        if not others and candidate.coverage == 1:
+        if not others and candidate.coverage == 1 and not all(value.lower().endswith("message") for value in shown):
             where, listed = None, ", ".join(shown)
         score = max(score, 0.86) if len({f for f in spoken.values() if words.is_speaker(f)}) > 1 and others else score
+    if look == 1 and len({found for found in spoken.values() if words.is_speaker(found)}) > 1:
+        score = max(score, 0.9 - 0.01 * len(candidate.path))
     if candidate.coverage < 1 and where is None and candidate.values:
         where = f"{candidate.sql()} IS NOT NULL"
     return Choice(_renamed(candidate, spoken), score, f"{candidate.title} says {listed}", candidate, where)
+
+
+def _is_author(candidate: Candidate, spoken: dict[str, str]) -> bool:
+    """Whether a column names who wrote, users by one word and others by their own names."""
+    is_who = bool(set(words.tokens_of(candidate.name)) & {"source", "author", "sender", "speaker", "role", "from"})
+    return is_who and "user" in spoken.values() and candidate.distinct <= 12
 
 
 def _renamed(candidate: Candidate, spoken: dict[str, str]) -> str:
@@ -116,9 +130,9 @@ def _renamed(candidate: Candidate, spoken: dict[str, str]) -> str:
     return f"CASE {sql} {cases} ELSE {sql} END"
 
 
-_MINE = frozenset("me user mine own outgoing sent human customer client requester outbound".split())
-_THEIRS = frozenset(
-    "bot ai assistant agent staff support llm system model admin operator automated incoming received ki".split()
+_MINE = words.listed("me user mine own outgoing sent human customer client requester outbound")
+_THEIRS = words.listed(
+    "bot ai assistant agent staff support llm system model admin operator automated incoming received ki"
 )
 
 
@@ -184,13 +198,13 @@ def _conversation(candidate: Candidate, links: Sequence[Link]) -> Choice:
         name = max(name, 0.9 * words.weight(link.target.name, words.CONVERSATION))
         if words.weight(link.target.name, words.OWNER) > words.weight(link.target.name, words.CONVERSATION):
             name *= 0.4
-    if tokens & MODEL_TOKENS or tokens & {"type", "count", "name", "title", "status", "state", "data", "at"}:
+    if tokens & MODEL_TOKENS or tokens & {"type", "count", "name", "title", "status", "state", "data", "at", "task"}:
         name *= 0.3
     is_whole_key = candidate.table.primary_key == (candidate.column.name,) and not candidate.path
     if is_whole_key or name < 0.2:
         return NONE
     look = judge.names(candidate)
-    if len(candidate.present) > 12 and candidate.is_unique:
+    if len(candidate.present) > 12 and candidate.is_unique and link is None and name < 0.9:
         look *= 0.6
     score = blend(name, data_of(candidate, look)) * (0.6 + 0.4 * candidate.coverage if candidate.values else 1)
     score += 0.05 if link is not None and score else 0
@@ -203,14 +217,22 @@ def _conversation(candidate: Candidate, links: Sequence[Link]) -> Choice:
 # -- ids
 
 
+def _is_called(name: str, nouns: words.Weights) -> bool:
+    if words.tokens_of(name) == ("id",):
+        return True
+    return words.is_id(name) and (
+        words.weight(name, nouns) >= 0.5 or bool({"uuid", "guid"} & set(words.tokens_of(name)))
+    )
+
+
 def identity(table: Table, candidates: Sequence[Candidate], nouns: words.Weights, *, public: bool) -> Choice:
     """The id of a row. `public`: a unique id with the name of what it is goes before a bare row number."""
     columns = [candidate for candidate in candidates if not candidate.path]
     key = table.primary_key
     unique = {names[0] for names in table.unique if len(names) == 1}
-    named = [
-        c for c in columns if c.column.name in unique and words.weight(c.name, nouns) >= 0.5 and words.is_id(c.name)
-    ]
+    named = [c for c in columns if c.column.name in unique and _is_called(c.name, nouns)]
+    if key and words.tokens_of(key[0]) != ("id",):
+        public = public or any(words.tokens_of(c.name) == ("id",) for c in named)
     if len(key) == 1:
         alone = next(c for c in columns if c.column.name == key[0])
         is_number = all(isinstance(value, int) for value in alone.present) and "INT" in alone.column.declared.upper()

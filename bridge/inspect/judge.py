@@ -59,7 +59,7 @@ def _parts(value: Json) -> float:
         return 0.5
     looks = [
         isinstance(element, str)
-        or (isinstance(element, dict) and "role" not in element and ("text" in element or "type" in element or "kind" in element))
+        or (isinstance(element, dict) and "role" not in element and element.keys() & {"text", "type", "kind"} != set())
         for element in value
     ]  # fmt: skip
     return 0.95 * share(looks)
@@ -140,7 +140,7 @@ def names(candidate: Candidate) -> float:
         return 0.0
 
     def one(value: Value) -> float:
-        if isinstance(value, bool) or isinstance(value, float):
+        if isinstance(value, (bool, float)):
             return 0.0
         if isinstance(value, int):
             return 0.0 if unit_of(value) == 1 and value > 1e9 else 0.85

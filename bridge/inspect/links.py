@@ -12,6 +12,9 @@ COMMON_KEYS = frozenset(
     {"id", "name", "key", "uuid", "type", "value", "created_at", "updated_at", "timestamp", "title"}
 )
 
+_PEOPLE = (("user",), ("account",), ("member",), ("person",))
+_PERSON = frozenset({"author", "sender", "owner", "creator", "requester", "customer", "user", "reporter", "client"})
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -81,9 +84,7 @@ def _by_name(table: Table, column: str, other: Table) -> list[Link]:
         and (tokens_of(key[0])[-1:] in (("id",), ("uuid",), ("nr",)) or _declared_alike(table, column, other, key[0]))
     ):
         return [Link(table, other, ((column, key[0]),), f"named after {other.name}")]
-    if len(key) == 1 and stem and noun and noun[-1] in ("user", "account", "member", "person") and singular(stem[-1]) in (
-        "author", "sender", "owner", "creator", "requester", "customer", "user", "reporter", "client", "from",
-    ):  # fmt: skip
+    if len(key) == 1 and noun[-1:] in _PEOPLE and stem and singular(stem[-1]) in _PERSON:
         return [Link(table, other, ((column, key[0]),), f"its values are keys of {other.name}")]
     return []
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bridge.content import Json
 from bridge.inspect import fields, judge, owners, words
-from bridge.inspect.candidates import Candidate, candidates_of, ident, json_path, literal, parsed
+from bridge.inspect.candidates import Candidate, Value, candidates_of, ident, json_path, literal, parsed
 from bridge.inspect.choice import NONE, Choice, Draft, best
 from bridge.inspect.links import links_of
 from storage.profile import Profile, Table
 
 LEAST = 0.55
-_GROWING = frozenset("streaming stream updated complete completed final finished finish partial done pending".split())
+_GROWING = words.listed("streaming stream updated complete completed final finished finish partial done pending")
 
 
 def table_weight(table: Table, nouns: words.Weights) -> float:
@@ -36,7 +37,8 @@ def drafts(profile: Profile, table: Table) -> list[Draft]:
         score = 0.35 + 0.25 * min(choice.score for choice in pair) + 0.2 * group.score + 0.2 * max(name, 0.6)
         return _two(profile, table, candidates, group, pair, min(1.0, score) * aside * filled)
     score = (0.4 * content.score + 0.22 * role.score + 0.18 * group.score + 0.2 * name) * aside * filled
-    if content.score < 0.4 or (role.score < 0.4 and name < 0.5):
+    is_grouped = group.score >= 0.8 and content.score >= 0.85
+    if content.score < 0.4 or (role.score < 0.4 and name < 0.5 and not is_grouped):
         return []
     return [_one(profile, table, candidates, {"group": group, "role": role, "content": content}, score)]
 
@@ -120,7 +122,7 @@ def _opened(texts: Sequence[Candidate], candidates: Sequence[Candidate]) -> list
 
 def _half(candidate: Candidate, nouns: words.Weights) -> Choice:
     name = words.weight(candidate.column.name, nouns)
-    if not name or candidate.coverage < 0.5 and candidate.values:
+    if not name or (candidate.coverage < 0.5 and candidate.values):
         return NONE
     look = judge.text(candidate) if candidate.present else None
     return Choice(candidate.sql(), fields.blend(name, look), f"{candidate.title} holds text", candidate)
@@ -140,7 +142,8 @@ def _two(
             reason=f"{key.reason}; each row holds two messages, so each gets an ending",
         )  # fmt: skip
         beside = pair[1] if who == "user" else pair[0]
-        told = f"{half.candidate.title if half.candidate else ''} stands beside {beside.candidate.title if beside.candidate else ''}"
+        mine, other = (choice.candidate.title if choice.candidate else "" for choice in (half, beside))
+        told = f"{mine} stands beside {other}"
         lines |= {"role": Choice(literal(who), half.score, f"{told}: the {who}'s half of the row"), "content": half}
         draft = Draft("messages", table, lines, score, f"each row of {table.name} is a question and its answer")
         draft.conversation = group.candidate
@@ -171,7 +174,7 @@ def many(profile: Profile, table: Table) -> Draft | None:
         f"{row.sql} || ':' || key", 0.7, "the elements have no id: the row's id and their place in the array"
     )  # fmt: skip
     content = Choice(value(json_path((what,))), 0.9, f"the element's {what}")
-    role = Choice(value(json_path(who if isinstance(who, tuple) else (who,))), 0.9, "the element's role")
+    role = Choice(value(json_path((who,))), 0.9, "the element's role")
     lines = {
         "each": Choice(_each(table, holder), 0.9, f"{holder.title} is an array of messages"),
         "id": ids, "conversation_id": group, "role": role, "content": content,
@@ -188,23 +191,25 @@ _ROLES = ("role", "author", "sender", "from", "type")
 _CONTENTS = ("content", "text", "parts", "body", "message")
 
 
-def _key_of(elements: Sequence[dict[str, object]], names: Sequence[str]) -> str | None:
+def _key_of(elements: Sequence[dict[str, Json]], names: Sequence[str]) -> str | None:
     counts = {name: sum(element.get(name) is not None for element in elements) for name in names}
     name = max(names, key=lambda name: counts[name])
     return name if counts[name] * 2 > len(elements) else None
 
 
-def _elements(value: object) -> list[dict[str, object]]:
-    found = parsed(value)  # type: ignore[arg-type]
-    listed = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else []
-    return [element for element in listed if isinstance(element, dict)]  # type: ignore[misc]
+def _elements(value: Value) -> list[dict[str, Json]]:
+    found = parsed(value)
+    found_all: list[Json] = (
+        list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else []
+    )
+    return [element for element in found_all if isinstance(element, dict)]
 
 
 def _holds_messages(candidate: Candidate) -> float:
     filled = [elements for value in candidate.present if (elements := _elements(value))]
     if len(filled) * 2 < len(candidate.present) or not filled:
         return 0.0
-    look = words.share(judge.is_message(element) for elements in filled for element in elements)  # type: ignore[arg-type]
+    look = words.share(judge.is_message(element) for elements in filled for element in elements)
     arrays = words.share(isinstance(parsed(value), list) for value in candidate.present)
     return look * (0.95 + 0.05 * arrays) * (1 - 0.02 * len(candidate.path))
 

@@ -7,26 +7,32 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from bridge.inspect import judge, words
-from bridge.inspect.candidates import Candidate, candidates_of, ident
+from bridge.inspect.candidates import Candidate, candidates_of, ident, literal
 from bridge.inspect.choice import Choice
 from bridge.inspect.fields import blend, data_of, percent
-from bridge.inspect.links import Link, links_of
+from bridge.inspect.links import COMMON_KEYS, Link, links_of
 from storage.profile import Profile, Table
 
 NO_OWNER = Choice(
     "NULL", 0.0, "no owner is in the data: nobody gets these events until you say whose they are", confirm=True
 )
-LEAST = 0.4
+LEAST = 0.3
+UNSURE = 0.5
 STEPS = 2
 
 
-def owner(profile: Profile, table: Table, candidates: Sequence[Candidate], group: Candidate | None) -> list[Choice]:
-    """All ways to an owner that were found, the best first. Empty if there is none."""
-    found = [*direct(profile, table, candidates, group), *_through(profile, table, group, STEPS)]
+def owner(
+    profile: Profile, table: Table, candidates: Sequence[Candidate], group: Candidate | None, *, is_shared: bool = True
+) -> list[Choice]:
+    """All ways to an owner that were found, the best first. Empty if there is none.
+
+    `is_shared`: the rows of one conversation have one owner, and a column that says otherwise tells who wrote.
+    """
+    found = [*direct(profile, table, candidates, group if is_shared else None), *_through(profile, table, group, STEPS)]
     found += _members(profile, table, group) if group is not None else []
     found = [choice for choice in found if choice.score >= LEAST]
     if group is not None and not found:
-        found += _inside_id(table, group)
+        found += _inside_id(group)
     unique = {choice.sql: choice for choice in sorted(found, key=lambda choice: choice.score)}
     return sorted(unique.values(), key=lambda choice: -choice.score)
 
@@ -48,8 +54,13 @@ def direct(
         reason += f", missing in {percent(missing)}" if missing else ""
         reason += "" if steady > 0.8 else "; it changes within a conversation, so it may only be who wrote"
         score *= (0.45 + 0.55 * steady) * (1 - 0.25 * missing)
-        yield from _known_as(profile, candidate, score, reason)
-        yield Choice(candidate.sql(), score, reason, candidate)
+        known = list(_known_as(profile, candidate, score, reason))
+        yield from known
+        if other := next((choice for choice in known if choice.score < score and choice.candidate), None):
+            name = other.candidate.table.name if other.candidate else ""
+            reason += f"; if clients know them by {name}.{other.candidate.name if other.candidate else ''}, take that"
+            score = min(score, 0.8)
+        yield Choice(candidate.sql(), score, reason, candidate, confirm=score < UNSURE)
         if group is not None and missing and steady > 0.8 and not group.path and not candidate.path:
             yield _of_other_rows(table, candidate, group, score, missing)
 
@@ -116,7 +127,17 @@ def _known_as(profile: Profile, candidate: Candidate, score: float, reason: str)
                 f"WHERE {link.condition(alias, ident(candidate.table.name))})"
             )
             told = f"{reason}; {link.target.name}.{known.title} is what they are known by ({link.reason})"
-            yield Choice(sql, min(0.99, score * (0.86 + 0.16 * strength)), told, known)
+            factor = 0.86 + 0.16 * strength if _is_public(known) else 0.75
+            yield Choice(sql, min(0.99, score * factor), told, known)
+
+
+def _is_public(known: Candidate) -> bool:
+    """Whether a column is what clients are known by, and not one of several ways to call them."""
+    tokens = set(words.tokens_of(known.name))
+    return judge.wallets(known.present) > 0.9 or bool(tokens & _PUBLIC and not tokens & {"email", "mail"})
+
+
+_PUBLIC = words.listed("wallet pubkey publickey identifier sub external uid 钱包")
 
 
 def _identities(link: Link) -> Iterator[tuple[Candidate, float]]:
@@ -125,7 +146,7 @@ def _identities(link: Link) -> Iterator[tuple[Candidate, float]]:
         name = words.weight(candidate.name, words.IDENTITY)
         is_key = candidate.column.name == link.pairs[0][1]
         look = judge.names(candidate) if candidate.present else 0.0 if candidate.values else 0.7
-        if candidate.path or is_key or not look or words.is_id(candidate.name) and name < 0.8:
+        if candidate.path or is_key or not look or (words.is_id(candidate.name) and name < 0.8):
             continue
         strength = name * look * (1 if candidate.column.name in unique or candidate.is_unique else 0.8)
         if judge.wallets(candidate.present) > 0.9:
@@ -170,19 +191,22 @@ def _members(profile: Profile, table: Table, group: Candidate) -> Iterator[Choic
     """A table of who takes part in which conversation: each of them is an owner."""
     if group.path:
         return
-    target = next((link.target.name for link in links_of(profile, table) if link.names(group.column.name)), None)
+    targets = {link.target.name for link in links_of(profile, table) if link.names(group.column.name)}
+    if table.primary_key == (group.column.name,):
+        targets.add(table.name)
     for other in profile.tables:
-        if other is table or not set(map(words.singular, words.tokens_of(other.name))) & _MEMBERSHIP:
+        tokens = set(map(words.singular, words.tokens_of(other.name)))
+        if other is table or not tokens & _MEMBERSHIP or tokens == {"user"}:
             continue
-        ways = [link.pairs[-1][0] for link in links_of(profile, other) if link.target.name == target]
-        same = other.column(group.column.name)
+        ways = [link.pairs[-1][0] for link in links_of(profile, other) if link.target.name in targets]
+        same = other.column(group.column.name) if group.column.name.lower() not in COMMON_KEYS else None
         mine = ways[0] if ways else same.name if same is not None and words.is_id(same.name) else None
         if mine is not None:
             yield from _everybody(profile, table, other, mine, group)
 
 
-_MEMBERSHIP = frozenset(
-    "member membership participant user subscriber subscription recipient mitglied teilnehmer 成员".split()
+_MEMBERSHIP = words.listed(
+    "member membership participant user subscriber subscription recipient mitglied teilnehmer 成员"
 )
 
 
@@ -195,13 +219,35 @@ def _everybody(profile: Profile, table: Table, other: Table, mine: str, group: C
         for choice in [*_known_as(profile, candidate, score, candidate.title), plain]:
             inner = candidate.sql("m.") if choice is plain else _realiased(choice.sql, other.name, "m")
             sql = (
-                f"(SELECT json_group_array(who) FROM (SELECT {inner} AS who FROM {ident(other.name)} m "
-                f"WHERE m.{ident(mine)} = {group.sql(ident(table.name) + '.')} ORDER BY 1))"
+                f"(SELECT json_group_array(who) FROM (SELECT DISTINCT {inner} AS who FROM {ident(other.name)} m "
+                f"WHERE m.{ident(mine)} = {group.sql(ident(table.name) + '.')}{_still(other)} ORDER BY 1))"
             )
-            yield Choice(sql, min(0.95, choice.score), f"everybody in {other.name}: {choice.reason}")
+            is_one_row = any(
+                set(key) <= {mine, candidate.column.name} for key in (other.primary_key, *other.unique) if key
+            )
+            reason = f"everybody in {other.name}: {choice.reason}"
+            if not is_one_row:
+                reason += "; one may stand there several times, so see whether those who left are left out"
+            yield Choice(sql, min(0.95 if is_one_row else 0.7, choice.score), reason, confirm=not is_one_row)
 
 
-def _inside_id(table: Table, group: Candidate) -> Iterator[Choice]:
+def _still(other: Table) -> str:
+    """Who left takes no part any more."""
+    for column in other.columns:
+        tokens = set(words.tokens_of(column.name))
+        if tokens & {"left", "removed", "deleted", "banned"} and "at" in tokens:
+            return f" AND m.{ident(column.name)} IS NULL"
+        if tokens & {"membership", "status", "state"}:
+            inside = sorted({str(value) for value in other.values(column.name)} & _INSIDE)
+            if inside:
+                return f" AND m.{ident(column.name)} IN ({', '.join(map(literal, inside))})"
+    return ""
+
+
+_INSIDE = words.listed("join joined active accepted member JOINED ACTIVE")
+
+
+def _inside_id(group: Candidate) -> Iterator[Choice]:
     mark = judge.split(group)
     if mark is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from bridge.inspect import fields, judge, owners, words
 from bridge.inspect.candidates import Candidate, candidates_of, ident, literal
@@ -33,7 +34,7 @@ def draft(profile: Profile, table: Table) -> Draft | None:
     score *= aside * (1 if table.rows else 0.85)
     if noun < 0.4:
         return None
-    found = owners.owner(profile, table, candidates, group.candidate)
+    found = owners.owner(profile, table, candidates, group.candidate, is_shared=False)
     lines = {
         "id": key,
         "conversation_id": group if group.score >= 0.3 else _alone(key),
@@ -53,7 +54,11 @@ def _optional(
 ) -> dict[str, Choice]:
     lines: dict[str, Choice] = {}
     session = next(
-        (c for c in candidates if words.tokens_of(c.name) == ("session", "id") and c.sql() != group.sql and c.coverage),
+        (
+            c
+            for c in candidates
+            if words.tokens_of(c.name) == ("session", "id") and c.coverage and not _is_same(c, group)
+        ),
         None,
     )
     if session is not None:
@@ -61,7 +66,12 @@ def _optional(
     lines["status_message"] = best(_told(candidate, state) for candidate in rest)
     lines["timestamp"] = best(_stamp(candidate, state) for candidate in rest)
     lines |= arrays
-    return {key: choice for key, choice in lines.items() if choice.score >= 0.4}
+    return {key: replace(choice, score=min(1.0, choice.score)) for key, choice in lines.items() if choice.score >= 0.4}
+
+
+def _is_same(candidate: Candidate, choice: Choice) -> bool:
+    other = choice.candidate
+    return other is not None and (candidate.sql() == other.sql() or candidate.values == other.values)
 
 
 def _state(candidate: Candidate) -> Choice:
@@ -126,7 +136,7 @@ def _stamp(candidate: Candidate, state: Choice) -> Choice:
         return NONE
     beside = state.candidate is not None and state.candidate.column == candidate.column and bool(candidate.path)
     score = fields.blend(words.weight(candidate.name, words.STAMP) or 0.2, look)
-    score = min(1.0, score + 0.2) if beside else score * (1 if not candidate.path else 0.8)
+    score = score + 0.2 if beside else score * (1 if not candidate.path else 0.8)
     score *= 0.5 + 0.5 * candidate.coverage
     sql, numbers = candidate.sql(), [value for value in candidate.present if isinstance(value, (int, float))]
     unit = judge.unit_of(numbers[0]) if numbers and len(numbers) == len(candidate.present) else 0

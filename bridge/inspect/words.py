@@ -9,6 +9,11 @@ from functools import lru_cache
 Weights = dict[str, float]
 
 
+def listed(text: str) -> frozenset[str]:
+    """Words as a set."""
+    return frozenset(text.split())
+
+
 def _weights(text: str) -> Weights:
     """`a b:0.8` as {"a": 1.0, "b": 0.8}; each `:n` is of its own word alone."""
     pairs = (word.partition(":") for word in text.split())
@@ -18,29 +23,35 @@ def _weights(text: str) -> Weights:
 CONVERSATION = _weights(
     "conversation conv:.95 convo:.95 thread:.95 chat:.9 session:.9 dialog:.9 dialogue:.9 discussion:.85 channel:.85 "
     "room:.85 ticket:.85 context:.8 topic:.7 issue:.7 case:.6 group:.5 inbox:.4 forum:.5 jid:.5 key:.25 peer:.4 "
-    "workspace:.35 gespräch gespraech unterhaltung sitzung:.9 kanal:.8 vorgang:.6 会话 对话 聊天:.9 频道:.8 工单:.8 群:.6 "
+    "agent:.3 "
+    "workspace:.35 project:.3 flow:.25 run:.25 gespräch gespraech unterhaltung sitzung:.9 kanal:.8 vorgang:.6 会话 "
+    "对话 聊天:.9 频道:.8 工单:.8 群:.6 "
     "conversacion conversación sesion:.8 fil:.5 スレッド:.9 会話"
 )
 MESSAGE = _weights(
-    "message msg chat:.6 event:.5 comment:.8 reply:.8 post:.7 step:.6 turn:.8 response:.6 utterance:.9 entry:.4 log:.25 "
+    "message msg chat:.6 event:.5 comment:.8 reply:.8 post:.7 step:.6 turn:.8 response:.6 utterance:.9 entry:.4 "
+    "log:.25 "
     "history:.5 item:.4 note:.5 communication:.6 followup:.8 journal:.35 mail:.6 interaction:.7 exchange:.6 qa:.6 "
     "prompt:.5 transcript:.7 line:.3 record:.2 nachricht beitrag:.8 antwort:.7 kommentar:.8 mitteilung:.9 消息 信息:.8 "
     "留言:.9 回复:.8 mensaje メッセージ dialogue:.5 update:.2"
 )
 TASK = _weights(
     "task job run:.9 workflow:.85 execution:.9 invocation:.6 process:.5 operation:.6 request:.35 action:.35 flow:.5 "
-    "pipeline:.6 build:.5 work:.4 aufgabe auftrag:.9 任务 作业:.9 tarea tâche tache taskmeta taskresult generation:.4 タスク"
+    "pipeline:.6 build:.5 work:.4 aufgabe auftrag:.9 任务 作业:.9 tarea tâche tache taskmeta taskresult "
+    "generation:.4 タスク"
 )
 OWNER = _weights(
     "wallet pubkey publickey owner user:.95 uid:.8 account:.85 customer:.85 client:.7 member:.7 principal:.9 sub:.7 "
     "identifier:.8 creator:.75 requester:.9 reporter:.8 participant:.7 recipient:.7 author:.6 sender:.55 from:.4 "
     "tenant:.5 profile:.5 person:.6 email:.6 login:.75 username:.85 identity:.8 identities:.8 visitor:.75 guest:.6 "
     "subscriber:.75 created:.3 address:.45 contact:.6 handle:.5 peer:.5 assignee:.2 besitzer eigentümer eigentuemer "
-    "benutzer:.95 nutzer:.95 kunde:.85 kunden:.85 mitglied:.7 verfasser:.6 absender:.55 用户:.95 用戶:.95 钱包 所有者 客户:.85 usuario:.95 "
+    "benutzer:.95 nutzer:.95 kunde:.85 kunden:.85 mitglied:.7 verfasser:.6 absender:.55 用户:.95 用戶:.95 钱包 "
+    "所有者 客户:.85 usuario:.95 "
     "utilisateur:.95 ユーザー:.95 cliente:.8 patient:.7 student:.7"
 )
 NOT_OWNER = _weights(
-    "agent message messages msg prompt input text count type role status state ip avatar image img at date time ts rating "
+    "agent message messages msg prompt input text count type role status state ip avatar image img at date time ts "
+    "rating "
     "flag is has token tokens settings setting data metadata feedback language lang url version model password hash "
     "secret key title subject content body output reply assistant bot system tool app config preference preferences "
     "browser device color index order limit"
@@ -63,7 +74,8 @@ REPLY = _weights(
 )
 STATE = _weights("state status:.98 zustand stand:.4 状态 phase:.7 stage:.5 estado statut lifecycle:.5 outcome:.4")
 STATUS_MESSAGE = _weights(
-    "message:.8 statusmessage answer:.85 result:.6 output:.75 content:.8 error:.4 summary:.5 reason:.5 detail:.5 details:.4 "
+    "message:.8 statusmessage answer:.85 result:.6 output:.75 content:.8 error:.4 summary:.5 reason:.5 detail:.5 "
+    "details:.4 "
     "text:.6 meldung:.8 ergebnis:.6 response:.7 progress:.35 结果:.6 notes:.3"
 )
 HISTORY = _weights(
@@ -77,16 +89,22 @@ TITLE = _weights(
     "displayname:.8 description:.25"
 )
 STAMP = _weights(
-    "updated last:.5 modified:.95 changed:.9 timestamp:.9 done:.7 finished:.7 ended:.6 completed:.6 date:.5 time:.5 at:.3 "
+    "updated last:.5 modified:.95 changed:.9 timestamp:.9 done:.7 finished:.7 ended:.6 completed:.6 date:.5 time:.5 "
+    "at:.3 "
     "geändert:.9 geaendert:.9 aktualisiert:.95 zeit:.5 更新 时间:.5 created:.35 ts:.5 erstellt:.35 started:.4"
 )
-IDENTITY = _weights("wallet pubkey publickey address:.9 identifier:.95 username:.85 login:.85 handle:.7 sub:.9 "
-                    "uid:.8 external:.75 nickname:.5 benutzername:.85 anmeldename:.8 name:.45 email:.6 mail:.55 用户名:.85 uuid:.6 key:.3")  # fmt: skip
-ASIDE = frozenset(
-    "attachment attachments vote reaction receipt read feedback tag index fts migration alembic embedding version draft "
-    "template setting config pin mention usage audit metadata schema fragment file document cache token permission role "
-    "preference archive backup deleted old queue search vector chunk notification element tool model state statistic stat "
-    "stats daily summary anhang historie anlage log logs setting".split()
+IDENTITY = _weights(
+    "wallet pubkey publickey address:.9 identifier:.95 username:.85 login:.85 handle:.7 sub:.9 uid:.8 external:.75 "
+    "nickname:.5 benutzername:.85 anmeldename:.8 name:.45 email:.6 mail:.55 用户名:.85 uuid:.6 key:.3"
+)
+ASIDE = listed(
+    "attachment attachments vote reaction receipt read feedback tag index fts migration alembic embedding version "
+    "draft "
+    "template setting config pin mention usage audit metadata schema fragment file document cache token permission "
+    "role "
+    "preference archive backup deleted old queue search vector chunk notification element tool model state "
+    "statistic stat "
+    "stats daily summary anhang historie anlage log logs setting"
 )
 """What stands in the names of tables beside the messages: parts of them, or kept for another purpose."""
 
@@ -157,15 +175,16 @@ def is_id(name: str) -> bool:
 
 # -- roles
 
-USER_ROLES = frozenset(
-    "user human customer client me visitor requester end-user enduser guest nutzer benutzer kunde person incoming inbound "
-    "member caller sender question 用户 客户 usuario client-user student patient".split()
+USER_ROLES = listed(
+    "user human customer client me visitor requester end-user enduser guest nutzer benutzer kunde person incoming "
+    "inbound "
+    "member caller sender question 用户 客户 usuario client-user student patient"
 )
-AGENT_ROLES = frozenset(
+AGENT_ROLES = listed(
     "assistant ai agent model bot system-bot support staff operator api chatbot gpt llm outgoing outbound responder "
-    "assistent ki helfer reply answer 助手 机器人 客服 asistente employee admin mitarbeiter".split()
+    "assistent ki helfer reply answer 助手 机器人 客服 asistente employee admin mitarbeiter"
 )
-OTHER_ROLES = frozenset("system tool function developer internal notification moderator".split())
+OTHER_ROLES = listed("system tool function developer internal notification moderator")
 _ROLE_ALIAS = {
     "human": "user", "ai": "assistant", "user-message": "user", "assistant-message": "assistant",
     "usermessage": "user", "apimessage": "assistant", "humanmessage": "user", "aimessage": "assistant",
@@ -201,13 +220,13 @@ def is_speaker(role: str) -> bool:
 
 # -- states
 
-A2A_STATES = frozenset(
-    "submitted working input-required completed canceled failed rejected auth-required unknown".split()
-)
+A2A_STATES = listed("submitted working input-required completed canceled failed rejected auth-required unknown")
 STATE_ALIAS = {
-    "pending": "submitted", "queued": "submitted", "created": "submitted", "received": "submitted", "scheduled": "submitted",
+    "pending": "submitted", "queued": "submitted", "created": "submitted", "received": "submitted",
+    "scheduled": "submitted",
     "new": "submitted", "enqueued": "submitted", "waiting": "submitted", "ready": "submitted", "delayed": "submitted",
-    "started": "working", "running": "working", "in-progress": "working", "progress": "working", "processing": "working",
+    "started": "working", "running": "working", "in-progress": "working", "progress": "working",
+    "processing": "working",
     "active": "working", "retry": "working", "retrying": "working", "executing": "working", "paused": "input-required",
     "success": "completed", "succeeded": "completed", "successful": "completed", "done": "completed",
     "finished": "completed", "complete": "completed", "ok": "completed",
@@ -218,7 +237,8 @@ STATE_ALIAS = {
     "wartend": "submitted", "offen": "submitted", "läuft": "working", "laeuft": "working", "in-arbeit": "working",
     "fertig": "completed", "erledigt": "completed", "abgeschlossen": "completed", "fehlgeschlagen": "failed",
     "fehler": "failed", "abgebrochen": "canceled", "neu": "submitted",
-    "待处理": "submitted", "运行中": "working", "进行中": "working", "处理中": "working", "已完成": "completed", "完成": "completed",
+    "待处理": "submitted", "运行中": "working", "进行中": "working", "处理中": "working", "已完成": "completed",
+    "完成": "completed",
     "失败": "failed", "已取消": "canceled",
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""The benchmark suite: `python -m bench`. What each figure means stands in docs/benchmarks.md."""

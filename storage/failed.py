@@ -1,0 +1,44 @@
+"""Rows that cannot be read or rendered now: kept with the reason, and forgotten when they are mended."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from storage.types import Section
+
+
+class FailedRows(ABC):
+    """The part of the state file that is its `failed` table."""
+
+    @property
+    @abstractmethod
+    def _sql(self) -> sqlite3.Connection:
+        """The open state file."""
+
+    def failures(self, section: Section, after: int | None, last: int | None) -> dict[int, str]:
+        """Rows in (after, last] that could not be read or rendered, by rowid, with the reason."""
+        low, high = -(1 << 63) if after is None else after, (1 << 63) - 1 if last is None else last
+        return dict(
+            self._sql.execute(
+                "SELECT loc, reason FROM failed WHERE section = ? AND loc BETWEEN ? AND ? AND loc IS NOT ?",
+                (section.number, low, high, after),
+            )
+        )
+
+    def count_failures(self, section: Section) -> int:
+        """How many rows fail now."""
+        return int(self._sql.execute("SELECT count(*) FROM failed WHERE section = ?", (section.number,)).fetchone()[0])
+
+    def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> None:
+        """Record rows that fail now and forget those that do not any more."""
+        now = int(time.time() * 1000)
+        self._sql.executemany(
+            "DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended]
+        )
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)",
+            [(section.number, loc, reason, now) for loc, reason in broken.items()],
+        )

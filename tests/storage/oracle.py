@@ -1,0 +1,251 @@
+"""What a full scan of the tables says must have been pushed: plain dicts, no digests, no positions, no hints.
+
+For each id the oracle follows what a bridge may know of it. A commit that no look was made for may or may not have been
+seen, so what it knows is a set of possibilities, which the events that really came narrow down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from storage.types import Section
+from tests.storage.legacy_writer import Value, Writer
+
+Payload = tuple[str, str]
+"""(owner, JSON of the event with sorted keys)."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """How the writer's tables are made, and how they are mapped."""
+
+    id_type: str = "INTEGER PRIMARY KEY"
+    key: str = ""
+    without_rowid: bool = False
+    where: str | None = None
+    joined_owner: bool = False
+    task_id: str = "TEXT PRIMARY KEY"
+    task_without_rowid: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether message ids are text."""
+        return self.id_type.startswith("TEXT")
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether the table itself forbids two messages with one id."""
+        return bool(self.key) or "KEY" in self.id_type
+
+    @property
+    def is_composite(self) -> bool:
+        """Whether the conversation is part of the id."""
+        return bool(self.key)
+
+    def tables(self) -> list[str]:
+        """The statements that make the tables."""
+        needed = " NOT NULL" if self.is_composite else ""
+        tail = " WITHOUT ROWID" if self.without_rowid else ""
+        task_tail = " WITHOUT ROWID" if self.task_without_rowid else ""
+        return [
+            f"CREATE TABLE messages(id {self.id_type}{needed}, conversation_id TEXT{needed}, role TEXT, body TEXT, "
+            f"owner TEXT, filler TEXT{self.key}){tail}",
+            f"CREATE TABLE tasks(id {self.task_id}, conversation_id TEXT, session_id TEXT, status TEXT, history TEXT, "
+            f"artifacts TEXT, owner TEXT, filler TEXT){task_tail}",
+            "CREATE TABLE conversations(id TEXT PRIMARY KEY, owner TEXT)",
+            "CREATE TABLE noise(body TEXT)",
+            "CREATE INDEX by_conversation ON messages(conversation_id)",
+        ]
+
+    def sections(self) -> list[Section]:
+        """The mapping."""
+        owner = "(SELECT owner FROM conversations c WHERE c.id = messages.conversation_id)"
+        message = (
+            ("id", "conversation_id || '/' || id" if self.is_composite else "id"),
+            ("owner", owner if self.joined_owner else "owner"),
+            ("conversation_id", "conversation_id"),
+            ("role", "role"),
+            ("content", "body"),
+        )
+        task = (
+            ("id", "id"),
+            ("owner", "owner"),
+            ("conversation_id", "conversation_id"),
+            ("session_id", "session_id"),
+            ("state", "json_extract(status, '$.state')"),
+            ("status_message", "json_extract(status, '$.message')"),
+            ("timestamp", "json_extract(status, '$.timestamp')"),
+            ("history", "history"),
+            ("artifacts", "artifacts"),
+        )
+        return [
+            Section(0, "messages", "message", "messages", message, self.where),
+            Section(1, "tasks", "task", "tasks", task),
+        ]
+
+
+Key = tuple[str, str]
+"""(`message` or `task`, mapped id)."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How one id stands in one commit: `payloads` are the events that would tell it, any of which will do."""
+
+    visible: bool
+    place: str | None
+    owner: str | None
+    payloads: frozenset[str]
+    superseded: frozenset[Payload] = frozenset()
+    """A task's older rows: one may be told ahead of the newest, when it happens to be seen first."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a bridge that has seen an id knows of it."""
+
+    place: str | None
+    pending: bool
+    payloads: frozenset[str]
+
+
+Scan = Mapping[Key, State]
+
+
+def scan(writer: Writer, schema: Schema) -> Scan:
+    """Every row of the tables, through the writer's own eyes."""
+    where = f"WHERE {schema.where}" if schema.where else ""
+    shown = {tuple(row[:2]) for row in writer.sql(f"SELECT id, conversation_id FROM messages {where}")}
+    owners: dict[Value, Value] = {}
+    if schema.joined_owner:
+        owners = {row[0]: row[1] for row in writer.sql("SELECT id, owner FROM conversations")}
+    found: dict[Key, State] = {}
+    for number, conversation, role, body, owner in writer.sql(
+        f"SELECT id, conversation_id, role, body, owner FROM messages ORDER BY {_order(schema.without_rowid)}"
+    ):
+        key = "message", f"{conversation}/{number}" if schema.is_composite else str(number)
+        state = State(
+            (number, conversation) in shown,
+            None if conversation is None else str(conversation),
+            _text(owners.get(conversation) if schema.joined_owner else owner),
+            frozenset({_message(key[1], conversation, role, body)}),
+        )
+        if key in found:  # several rows with one id are one message: any of them tells it
+            state = replace(found[key], payloads=found[key].payloads | state.payloads)
+        found[key] = state
+    for number, conversation, session, status, history, artifacts, owner in writer.sql(
+        "SELECT id, conversation_id, session_id, status, history, artifacts, owner FROM tasks "
+        f"ORDER BY {_order(schema.task_without_rowid)}"
+    ):
+        body = _task(str(number), conversation, session, str(status), str(history), str(artifacts))
+        older = found.get(("task", str(number)))
+        superseded = older.superseded | {(str(older.owner), one) for one in older.payloads} if older else frozenset()
+        found["task", str(number)] = State(True, None, _text(owner), frozenset({body}), superseded)  # the last wins
+    return found
+
+
+def _order(without_rowid: bool) -> str:
+    return "1" if without_rowid else "rowid"
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)
+
+
+def told(event: object) -> str:
+    """An event in a form that compares."""
+    return json.dumps(event, sort_keys=True)
+
+
+def _part(text: Value) -> list[object]:
+    return [] if text is None else [{"type": "text", "text": text}]
+
+
+def _message(key: str, conversation: Value, role: Value, body: Value) -> str:
+    message = {"id": key, "role": role, "content": _part(body)}
+    return told({"type": "new_message", "conversation_id": conversation, "message": message})
+
+
+def _task(key: str, conversation: Value, session: Value, status: str, history: str, artifacts: str) -> str:
+    task = {
+        "id": key,
+        "sessionId": session,
+        "status": json.loads(status),
+        "history": [{"role": turn["role"], "parts": _part(turn["text"])} for turn in json.loads(history)],
+        "artifacts": [{"name": made["name"], "parts": _part(made["text"])} for made in json.loads(artifacts)],
+    }
+    return told({"type": "task_update", "conversation_id": conversation, "task": task})
+
+
+Expected = frozenset[Payload]
+
+
+def _step(kind: str, seen: Seen | None, state: State | None) -> tuple[Seen | None, Expected | None]:
+    """What a bridge knows after it has seen a state, and what it must have pushed."""
+    if state is None:
+        return None, None
+    if not state.visible:
+        return seen, None
+    if seen is None or seen.pending:
+        is_due = True
+    elif kind == "message":
+        is_due = None not in (seen.place, state.place) and seen.place != state.place
+    else:
+        is_due = seen.payloads != state.payloads or seen.place != state.owner
+    # Of a task the owner is part of what is compared; it stands where a message has its conversation.
+    after = Seen(state.owner if kind == "task" else state.place, is_due and state.owner is None, state.payloads)
+    if not is_due or state.owner is None:
+        return after, None
+    owner = state.owner
+    return after, frozenset((owner, payload) for payload in state.payloads)
+
+
+class Oracle:
+    """Knows what may be known, and checks what came."""
+
+    def __init__(self, baseline: Scan, *, is_known: bool) -> None:
+        self._known: dict[Key, set[Seen | None]] = {}
+        if is_known:
+            for (kind, name), state in baseline.items():
+                after, _ = _step(kind, None, state)
+                self._known[kind, name] = {None if after is None else replace(after, pending=False)}
+
+    def check(self, commits: Sequence[Scan], events: Iterable[tuple[Key, Payload]]) -> None:
+        """`commits` since the last check, of which the last has surely been seen; `events` that came, in order."""
+        came: dict[Key, list[Payload]] = {}
+        for key, payload in events:
+            came.setdefault(key, []).append(payload)
+        keys = {key for commit in commits for key in commit} | self._known.keys() | came.keys()
+        for key in sorted(keys):
+            self._check(key, [commit.get(key) for commit in commits], came.get(key, []))
+
+    def _check(self, key: Key, states: list[State | None], came: list[Payload]) -> None:
+        ways: set[tuple[Seen | None, tuple[Expected, ...]]] = {(seen, ()) for seen in self._known.get(key, {None})}
+        for number, state in enumerate(states, 1):
+            stepped = {_way(key[0], way, state) for way in ways}
+            ways = stepped if number == len(states) else ways | stepped
+        superseded = {one for state in states if state for one in state.superseded}
+        newest = [one for place, one in enumerate(came, 1) if place == len(came) or one not in superseded]
+        fitting = {seen for seen, expected in ways if _fits(expected, came) or _fits(expected, newest)}
+        shown = sorted({tuple(tuple(map(_short, one)) for one in expected) for _, expected in ways})
+        assert fitting, f"{key}: came {[_short(one) for one in came]}, expected one of {shown}"
+        self._known[key] = fitting
+
+
+def _way(
+    kind: str, way: tuple[Seen | None, tuple[Expected, ...]], state: State | None
+) -> tuple[Seen | None, tuple[Expected, ...]]:
+    seen, pushed = way
+    after, event = _step(kind, seen, state)
+    return after, pushed if event is None else (*pushed, event)
+
+
+def _fits(expected: tuple[Expected, ...], came: list[Payload]) -> bool:
+    return len(expected) == len(came) and all(one in any_of for one, any_of in zip(came, expected, strict=True))
+
+
+def _short(payload: Payload) -> str:
+    owner, body = payload
+    return f"{owner}: {body if len(body) < 200 else f'{body[:100]}...{len(body)} bytes'}"

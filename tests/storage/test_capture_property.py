@@ -1,0 +1,268 @@
+"""Whatever a foreign writer does to its database, what is pushed is what a full scan says, after every commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from storage import examine
+from storage.hints import Hints
+from storage.legacy import Busy
+from tests.storage.capture_rig import ENGINES, DiskFull, Killed, Rig
+from tests.storage.legacy_writer import Statement, Writer, writer_process
+from tests.storage.operations import Operation, operations, schemas, statements
+from tests.storage.oracle import Oracle, Scan, Schema, scan
+
+SMALL_CHUNK = 3
+"""Rows of one step of a pass: a pass over ten rows is then torn by commits as one over a million is."""
+WINDOW = 3
+"""Commits that may go by before the oracle asks."""
+
+batches = st.lists(operations, min_size=1, max_size=5)
+
+
+class Attached(RuleBasedStateMachine):
+    """A writer in another process, and a bridge that is restarted, killed and failed beside it."""
+
+    def __init__(self, writer: Writer, make_hints: Callable[[Path], Hints]) -> None:
+        super().__init__()
+        self.writer, self._make_hints = writer, make_hints
+        self._folder = TemporaryDirectory()
+        self.path = Path(self._folder.name) / "legacy.db"
+        self.commits: list[Scan] = []
+        self.columns = 0
+        self.is_sound = False
+
+    @initialize(
+        schema=schemas,
+        page_size=st.sampled_from([512, 1024, 4096]),
+        vacuum=st.sampled_from([0, 1, 2]),
+        mode=st.sampled_from(["wal", "delete", "truncate", "persist", "memory"]),
+        existing=st.lists(operations, max_size=12),
+        is_baseline=st.booleans(),
+        chunk=st.sampled_from([SMALL_CHUNK, 500]),
+    )
+    def begin(
+        self,
+        schema: Schema,
+        page_size: int,
+        vacuum: int,
+        mode: str,
+        existing: list[Operation],
+        is_baseline: bool,
+        chunk: int,
+    ) -> None:
+        """A database with rows in it, and the first attach."""
+        examine.CHUNK_ROWS = chunk
+        self.schema, self.mode = schema, mode
+        self.writer.open(self.path)
+        self.writer.sql(f"PRAGMA page_size={page_size}", f"PRAGMA auto_vacuum={vacuum}", f"PRAGMA journal_mode={mode}")
+        self.prepare()
+        self.writer.sql("BEGIN", *schema.tables(), "COMMIT")
+        self.transaction(existing)
+        rows = scan(self.writer, schema)
+        self.rig = Rig(self.path, schema.sections(), self._make_hints)
+        self.rig.start(existing_is_baseline=is_baseline)
+        self.oracle = Oracle(rows, is_known=is_baseline)
+        self.commits.append(rows)
+        self.check()
+
+    def prepare(self) -> None:
+        """What a connection has to be told anew."""
+        self.writer.sql("PRAGMA synchronous=OFF", "PRAGMA cache_size=10", "PRAGMA wal_autocheckpoint=20")
+
+    def transaction(
+        self, batch: list[Operation], ending: str = "COMMIT", undone: list[Operation] | None = None
+    ) -> None:
+        """Several statements in one commit; some of them may be undone within it."""
+        run: list[Statement] = [("BEGIN IMMEDIATE", ())]
+        run += [statement for operation in batch for statement in statements(self.schema, operation)]
+        if undone is not None:
+            run.append(("SAVEPOINT inner", ()))
+            run += [statement for operation in undone for statement in statements(self.schema, operation)]
+            run.append(("ROLLBACK TO inner", ()))
+        self.writer.run(*run, (ending, ()))
+
+    def committed(self) -> None:
+        """Remember what the tables hold now; ask before too much has gone by."""
+        self.commits.append(scan(self.writer, self.schema))
+        if len(self.commits) >= WINDOW:
+            self.check()
+
+    def check(self) -> None:
+        """Let the bridge come to rest and compare."""
+        if not self.commits:
+            self.commits.append(scan(self.writer, self.schema))
+        self.is_sound = False
+        self.rig.settle()
+        self.oracle.check(self.commits, self.rig.events())
+        self.commits.clear()
+        self.is_sound = True
+
+    # -- the writer
+
+    @rule(batch=batches, undone=st.none() | batches)
+    def commit_and_look(self, batch: list[Operation], undone: list[Operation] | None) -> None:
+        """The plain case: every commit is seen by itself."""
+        self.check()
+        self.transaction(batch, undone=undone)
+        self.committed()
+        self.check()
+
+    @rule(batch=batches)
+    def commit_unseen(self, batch: list[Operation]) -> None:
+        """Nobody looks before the next one."""
+        self.transaction(batch)
+        self.committed()
+
+    @rule(batch=batches, turns=st.integers(1, 6))
+    def commit_and_turn(self, batch: list[Operation], turns: int) -> None:
+        """A few turns, so that the next commit tears a pass."""
+        self.transaction(batch)
+        for _ in range(turns):
+            with suppress(Busy):
+                self.rig.turn()
+        self.committed()
+
+    @rule(batch=batches)
+    def roll_back(self, batch: list[Operation]) -> None:
+        """What was not committed is not pushed."""
+        self.transaction(batch, "ROLLBACK")
+        self.check()
+
+    @rule(batch=batches)
+    def look_in_mid_transaction(self, batch: list[Operation]) -> None:
+        """An open transaction shows nothing, and stands in nobody's way but its own."""
+        self.check()
+        self.transaction(batch, "SELECT 1")
+        with suppress(Busy):
+            self.rig.turn()
+        with suppress(Busy):
+            self.rig.turn()
+        assert self.rig.events() == []
+        self.writer.sql("COMMIT")
+        self.committed()
+        self.check()
+
+    @rule()
+    def vacuum(self) -> None:
+        """Hidden rowids may be given anew."""
+        self.writer.sql("VACUUM")
+        self.committed()
+
+    @rule(kind=st.sampled_from(["PASSIVE", "FULL", "RESTART", "TRUNCATE"]))
+    def checkpoint(self, kind: str) -> None:
+        """The log goes into the database."""
+        self.writer.sql(f"PRAGMA wal_checkpoint({kind})")
+
+    @rule()
+    def reopen(self) -> None:
+        """A writer that opens the database for every write."""
+        self.writer.close()
+        self.writer.open(self.path)
+        self.writer.sql(f"PRAGMA journal_mode={self.mode}")
+        self.prepare()
+
+    @precondition(lambda self: self.columns < 3)
+    @rule()
+    def add_column(self) -> None:
+        """A change of the schema that the mapping does not name."""
+        self.columns += 1
+        self.writer.sql(f"ALTER TABLE messages ADD COLUMN extra{self.columns} TEXT DEFAULT 'x'")
+        self.committed()
+
+    @rule(mode=st.sampled_from(["wal", "delete", "truncate", "persist", "memory"]))
+    def switch_journal(self, mode: str) -> None:
+        """WAL and back; out of it only while nobody else has the database open."""
+        if self.mode == "wal" != mode:
+            self.rig.stop()
+        try:
+            self.writer.sql(f"PRAGMA journal_mode={mode}")
+            self.mode = mode
+        finally:
+            if not self.rig.legacy.is_open:
+                self.rig.start()
+
+    @rule()
+    def replace_file(self) -> None:
+        """Another file takes the database's place, with the same rows in it."""
+        self.check()
+        self.writer.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        copy = self.path.with_name("copy.db")
+        self.writer.run(("VACUUM INTO ?", [str(copy)]))
+        self.writer.close()
+        copy.replace(self.path)
+        self.writer.open(self.path)
+        self.prepare()
+        self.mode = "delete"
+        epoch = self.rig.state.epoch
+        self.committed()
+        self.check()
+        assert self.rig.state.epoch != epoch
+
+    # -- the bridge
+
+    @rule(batch=st.just([]) | batches, turns=st.integers(0, 4), is_killed=st.booleans())
+    def restart(self, batch: list[Operation], turns: int, is_killed: bool) -> None:
+        """Stopped or killed in the middle of a pass, and started after more was committed."""
+        epoch = self.rig.state.epoch
+        for _ in range(turns):
+            with suppress(Busy):
+                self.rig.turn()
+        (self.rig.kill if is_killed else self.rig.stop)()
+        if batch:
+            self.transaction(batch)
+            self.commits.append(scan(self.writer, self.schema))
+        self.rig.start()
+        assert self.rig.state.epoch == epoch
+
+    @rule(batch=batches, where=st.sampled_from(["decide", "record", "publish"]), is_killed=st.booleans())
+    def fail(self, batch: list[Operation], where: str, is_killed: bool) -> None:
+        """It dies, or the state file cannot be written, before, in and after the transaction of a look."""
+        self.transaction(batch)
+        self.commits.append(scan(self.writer, self.schema))
+        self.rig.fails_at = where, (Killed() if is_killed else DiskFull("database or disk is full"))
+        try:
+            for _ in range(4):
+                with suppress(Busy):
+                    self.rig.turn()
+        except Killed:
+            self.rig.kill()
+            self.rig.start()
+        except DiskFull:
+            self.rig.capture.restart()
+        self.rig.fails_at = None
+
+    def teardown(self) -> None:
+        """All is compared once more, and cleared away."""
+        try:
+            if self.is_sound:
+                self.check()
+        finally:
+            if hasattr(self, "rig"):
+                self.rig.kill()
+            self.writer.close()
+            self._folder.cleanup()
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_pushed_is_what_a_full_scan_says(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new message once, every task's last state, and nothing else."""
+    monkeypatch.setattr(examine, "CHUNK_ROWS", examine.CHUNK_ROWS)  # each run sets its own
+    with writer_process() as writer:
+        run_state_machine_as_test(
+            lambda: Attached(writer, ENGINES[engine]),  # type: ignore[arg-type]
+            settings=settings(
+                max_examples=settings().max_examples * 2 // 5,
+                stateful_step_count=25,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

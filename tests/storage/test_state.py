@@ -1,0 +1,355 @@
+"""The bridge's own file: one transaction per look, epochs that tell the truth, and nobody else's file touched."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from storage import state
+from storage.errors import StateUnusable
+from storage.state import APPLICATION_ID, FORMAT, PRUNE_STEP, StateFile
+from storage.types import Change, Draft, Op, Outcome, Row, Section, digest_of
+
+SECTION = Section(0, "messages", "message", "m", (("id", "id"), ("owner", "o"), ("conversation_id", "c")))
+OTHER_FIELD = Section(0, "messages", "message", "m", (("id", "id"), ("owner", "o2"), ("conversation_id", "c")))
+OTHER_ID = Section(0, "messages", "message", "m", (("id", "id2"), ("owner", "o"), ("conversation_id", "c")))
+
+
+@contextmanager
+def opened(path: Path, keep_events: int = 1000, keep_seconds: float = 3600) -> Iterator[StateFile]:
+    file = StateFile(path, keep_events=keep_events, keep_seconds=keep_seconds)
+    file.open()
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def kill(file: StateFile) -> None:
+    """What is left when the process is gone: nothing more is written, and the lock falls."""
+    assert file._connection is not None
+    file._connection.close()
+    file._connection = None
+    file._lock.release()
+
+
+def outcome(loc: int, *owners: str, pending: bool = False) -> Outcome:
+    values = (f"m{loc}".encode(), b"W", b"c")
+    change = Change(SECTION, Op.NEW, Row(loc, digest_of(values), values), None)
+    draft = Draft("new_message", "c", f"m{loc}", b'{"n":%d}' % loc, owners) if owners else None
+    return Outcome(change, draft, pending)
+
+
+def log(file: StateFile, first: int, last: int, *owners: str) -> None:
+    with file.transaction():
+        file.record(outcome(loc, *owners) for loc in range(first, last + 1))
+
+
+def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+# -- the log
+
+
+def test_events_are_numbered_and_chained_by_owner(path: Path) -> None:
+    """Each route names the event before it for that owner, also after a new start."""
+    with opened(path) as file:
+        with file.transaction():
+            events = file.record([outcome(1, "A"), outcome(2, "A", "B"), outcome(3, "B")])
+        assert [(event.seq, event.routes) for event in events] == [
+            (1, (("A", 0),)), (2, (("A", 1), ("B", 0))), (3, (("B", 2),)),
+        ]  # fmt: skip
+    with opened(path) as file:
+        assert file.head == 3
+        with file.transaction():
+            (event,) = file.record([outcome(4, "A", "B")])
+        assert (event.seq, event.routes) == (4, (("A", 2), ("B", 3)))
+
+
+def test_what_is_remembered_and_what_is_logged_go_together(path: Path) -> None:
+    """Known rows with their place and whether they wait; events only where there is a draft."""
+    with opened(path) as file:
+        with file.transaction():
+            assert len(file.record([outcome(1, "A"), outcome(2, pending=True)])) == 1
+        remembered = file.known_between(SECTION, None, None)
+        assert [(entry.loc, entry.pending) for entry in remembered] == [(1, False), (2, True)]
+        assert file.pending(SECTION, None, 10) == [2]
+        assert (file.count_known(SECTION), file.last_known_loc(SECTION)) == (2, 2)
+        assert [entry.loc for entry in file.known_between(SECTION, 1, None)] == [2]
+        assert [entry.loc for entry in file.known_between(SECTION, None, 1)] == [1]
+        assert [entry.loc for entry in file.known_at(SECTION, [2, 7])] == [2]
+        found = file.known_at(SECTION, [1])[0]
+        assert file.find(SECTION, found.key) is None
+        file.index_keys(SECTION)
+        assert file.find(SECTION, found.key) == found
+
+
+@pytest.mark.parametrize(
+    "statement", ["INSERT INTO events", "INSERT INTO routes", "INSERT OR REPLACE INTO seen", "DELETE", "COMMIT"]
+)
+def test_a_failure_at_any_statement_leaves_everything_as_it_was(path: Path, statement: str) -> None:
+    """Neither rows nor events nor numbers: the next look does it all again."""
+    with opened(path, keep_events=2) as file:
+        log(file, 1, 4, "A")
+        before = everything(file)
+        real = file._connection
+        file._connection = Failing(real, statement)  # type: ignore[assignment]
+        with pytest.raises(sqlite3.OperationalError, match="disk is full"), file.transaction():
+            file.record([outcome(5, "A"), outcome(6, "B")])
+        file._connection = real
+        assert everything(file) == before
+        with file.transaction():
+            (event,) = file.record([outcome(5, "A")])
+        assert (event.seq, event.routes) == (5, (("A", 4),))
+
+
+def everything(file: StateFile) -> tuple[object, ...]:
+    """What is kept in memory, and what is on disk."""
+    tables = [rows(file.path, f"SELECT * FROM {table}") for table in ("seen", "events", "routes", "meta")]
+    return file.epoch, file.head, file.pruned, tables
+
+
+class Failing:
+    """A connection on which one kind of statement fails."""
+
+    def __init__(self, real: sqlite3.Connection | None, statement: str) -> None:
+        assert real is not None
+        self._real, self._statement = real, statement
+
+    def _check(self, sql: str) -> None:
+        if sql.startswith(self._statement):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    def execute(self, sql: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        self._check(sql)
+        return self._real.execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: list[tuple[object, ...]]) -> sqlite3.Cursor:
+        self._check(sql)
+        return self._real.executemany(sql, parameters)
+
+
+# -- retention
+
+
+def test_the_oldest_events_leave_by_count(path: Path) -> None:
+    """Their routes go with them, `pruned` says up to where, and an owner's chain begins anew."""
+    with opened(path, keep_events=3) as file:
+        for loc in range(1, 6):
+            log(file, loc, loc, "A", "B")
+        assert rows(path, "SELECT seq FROM events") == [(3,), (4,), (5,)]
+        assert rows(path, "SELECT DISTINCT seq FROM routes ORDER BY seq") == [(3,), (4,), (5,)]
+        assert (file.pruned, file.head) == (2, 5)
+    with opened(path, keep_events=3) as file:
+        assert (file.pruned, file.head) == (2, 5)
+
+
+def test_the_oldest_events_leave_by_age_but_never_the_newest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest carries the number that the next one continues from."""
+    now = [1000.0]
+    monkeypatch.setattr("storage.state.time.time", lambda: now[0])
+    with opened(path, keep_seconds=60) as file:
+        log(file, 1, 2, "A")
+        now[0] += 30
+        log(file, 3, 3, "A")
+        assert file.pruned == 0
+        now[0] += 31
+        log(file, 4, 4, "A")
+        assert (file.pruned, rows(path, "SELECT seq FROM events")) == (2, [(3,), (4,)])
+        now[0] += 10_000
+        log(file, 5, 5, "A")
+        assert rows(path, "SELECT seq FROM events") == [(5,)]
+
+
+def test_pruning_takes_small_steps(path: Path) -> None:
+    """A look is never delayed by what is thrown away, and in the end all of it is."""
+    with opened(path, keep_events=10_000) as file:
+        log(file, 1, 3 * PRUNE_STEP, "A")
+    with opened(path, keep_events=10) as file:
+        log(file, 1, 1, "A")
+        assert file.pruned == PRUNE_STEP
+        for _ in range(4):
+            log(file, 1, 1, "A")
+        assert len(rows(path, "SELECT seq FROM events")) == 10
+
+
+def test_an_owner_whose_events_are_all_pruned_starts_again_from_nothing(path: Path) -> None:
+    """`prev` never names an event that a new start could not find."""
+    with opened(path, keep_events=2) as file:
+        log(file, 1, 1, "A")
+        for loc in range(2, 6):
+            log(file, loc, loc, "B")
+    with opened(path, keep_events=2) as file, file.transaction():
+        (event,) = file.record([outcome(9, "A")])
+        assert event.routes == (("A", 0),)
+
+
+# -- epochs
+
+
+def test_a_stop_and_a_kill_keep_the_epoch(path: Path) -> None:
+    """What a client holds is still good, however the process ended."""
+    with opened(path) as file:
+        epoch = file.epoch
+        log(file, 1, 3, "A")
+    with opened(path) as file:
+        assert (file.epoch, file.head) == (epoch, 3)
+        kill(file)
+    with opened(path) as file:
+        assert (file.epoch, file.head) == (epoch, 3)
+
+
+def test_a_machine_that_stopped_without_a_clean_close_begins_an_epoch(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last transactions may be lost, and their numbers would be given a second time. A clean close loses none."""
+    with opened(path) as file:
+        epoch = file.epoch
+        log(file, 1, 3, "A")
+    monkeypatch.setattr(state, "boot_id", lambda: "another boot")
+    with opened(path) as file:
+        assert file.epoch == epoch
+        kill(file)
+    monkeypatch.setattr(state, "boot_id", lambda: "a third boot")
+    with opened(path) as file:
+        assert file.epoch != epoch
+        assert (file.head, file.pruned) == (3, 3)
+        with file.transaction():
+            (event,) = file.record([outcome(4, "A")])
+        assert (event.seq, event.routes) == (4, (("A", 0),))
+
+
+def test_without_a_boot_id_every_commit_is_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a crash of the machine loses nothing either."""
+    monkeypatch.setattr(state, "boot_id", lambda: None)
+    with opened(path) as file:
+        assert file._sql.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+@pytest.mark.parametrize(
+    ("section", "database", "reason", "remains"),
+    [
+        (SECTION, "1", None, 1),
+        (OTHER_FIELD, "1", "mapping_changed", 1),
+        (OTHER_ID, "1", "mapping_changed", 0),
+        (SECTION, "2", "database_replaced", 1),
+    ],
+)
+def test_another_mapping_or_database_begins_an_epoch(
+    path: Path, section: Section, database: str, reason: str | None, remains: int
+) -> None:
+    """Rows stay known unless they are other rows now."""
+    with opened(path) as file:
+        assert file.adopt([SECTION], "1") is None
+        file.set_baseline(SECTION, "done", 7, None)
+        epoch = file.epoch
+        log(file, 1, 1, "A")
+    with opened(path) as file:
+        assert file.adopt([section], database) == reason
+        assert (file.epoch == epoch) == (reason is None)
+        assert file.count_known(section) == remains
+        baselines = {SECTION: ("done", 7, None), OTHER_FIELD: ("redigest", 7, None), OTHER_ID: ("new", None, None)}
+        assert file.baseline(section) == baselines[section]
+
+
+def test_a_section_that_is_no_longer_mapped_is_forgotten(path: Path) -> None:
+    """Its rows would never be compared again."""
+    with opened(path) as file:
+        file.adopt([SECTION], "1")
+        log(file, 1, 1, "A")
+        file.adopt([], "1")
+        assert rows(path, "SELECT * FROM seen") == []
+
+
+# -- whose file it is
+
+
+def test_a_file_of_somebody_else_is_refused_and_untouched(path: Path) -> None:
+    """--state may be mistyped as the name of the legacy database."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE precious(x)")
+    before = path.read_bytes()
+    with pytest.raises(StateUnusable, match="is not a walcast state file"), opened(path):
+        pass
+    assert path.read_bytes() == before
+    assert {file.name for file in path.parent.iterdir()} == {"state", "state.lock"}
+
+
+def test_a_file_of_another_format_is_refused_and_untouched(path: Path) -> None:
+    """A newer walcast may have written it."""
+    with opened(path) as file:
+        file._sql.execute(f"PRAGMA user_version={FORMAT + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StateUnusable, match=f"has format {FORMAT + 1}"), opened(path):
+        pass
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"x"])
+def test_a_file_that_is_no_database_is_refused_and_untouched(path: Path, content: bytes) -> None:
+    """Text, or a damaged file."""
+    path.write_bytes(content)
+    with pytest.raises(StateUnusable), opened(path):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_is_taken(path: Path) -> None:
+    """As `mktemp` makes one."""
+    path.touch()
+    with opened(path):
+        pass
+    assert rows(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
+
+
+def test_two_instances_cannot_share_a_file(path: Path) -> None:
+    """The second is refused while the first runs, and only then; a refusal does not take the first one's lock."""
+    with opened(path):
+        for _ in range(2):
+            with pytest.raises(StateUnusable, match="belongs to another running walcast"), opened(path):
+                pass
+    with opened(path):
+        pass
+
+
+def test_a_refused_file_gives_its_lock_back(path: Path) -> None:
+    """Else it could not be used in this process again."""
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StateUnusable), opened(path):
+        pass
+    path.unlink()
+    with opened(path):
+        pass
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With a hint what to do."""
+    with pytest.raises(StateUnusable, match="cannot be written"), opened(tmp_path / "no" / "state"):
+        pass
+
+
+def test_a_closed_file_says_so(path: Path) -> None:
+    """And closing twice is no error."""
+    file = StateFile(path, keep_events=1, keep_seconds=1)
+    file.close()
+    with pytest.raises(StateUnusable, match="is not open"):
+        file.count_known(SECTION)
+
+
+def test_failures_are_kept_by_place(path: Path) -> None:
+    """With their reason, until they are mended."""
+    with opened(path) as file:
+        file.set_failures(SECTION, {1: "bad", 5: "worse"}, [])
+        assert file.failures(SECTION, None, None) == {1: "bad", 5: "worse"}
+        assert file.failures(SECTION, 1, 5) == {5: "worse"}
+        file.set_failures(SECTION, {5: "other"}, [1])
+        assert (file.failures(SECTION, None, None), file.count_failures(SECTION)) == ({5: "other"}, 1)
