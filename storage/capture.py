@@ -46,6 +46,8 @@ class Capture:
         self.chunk_rows = CHUNK_ROWS
         """Rows of a pass that are read from one snapshot."""
         self.looks = self.passes = self._turns = 0
+        self.is_passing = False
+        """Whether the last step was of a pass, and not of something that is known to be new."""
         self.held = 0.0
         """Seconds for which the last snapshot was held."""
 
@@ -255,6 +257,7 @@ class Capture:
         watched = min(behind, key=lambda one: one.turn)
         self._turns += 1
         watched.turn = self._turns
+        self.is_passing = not watched.tail and watched.sweep is None
         if watched.tail:
             self._read_tail(watched)
         elif watched.sweep is not None:

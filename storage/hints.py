@@ -108,6 +108,8 @@ class PageHints:
             (self._wal if self._is_wal else self._journal).lose("journal_mode")
         if self._is_wal:
             self._wal.before()
+        else:
+            self._journal.before()
 
     def is_quiet(self) -> bool:
         """Whether the counter of the wal-index, or of the database's header, stands still."""

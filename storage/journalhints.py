@@ -19,7 +19,7 @@ from pathlib import Path
 
 from storage.btree import HEADER_SIZE, DatabaseHeader, PageKind, parse_header, parse_page
 from storage.candidates import Candidates
-from storage.catcher import Caught, JournalCatcher
+from storage.catcher import JournalCatcher
 from storage.held import HELD, Held
 from storage.journalfile import Journal, parse_journal, parse_wiped_journal
 from storage.pages import MAX_BYTES, OVERFLOW, Gap, OverflowOwners, places_of
@@ -82,16 +82,19 @@ class JournalHints:
         header, then = self._header(), self._position
         return self._lost is None and header is not None and then is not None and header == then
 
+    def before(self) -> None:
+        """Read what was caught ahead of the snapshot: inside of it a lock is held, and that takes its time."""
+        header = self._header()
+        if header is not None:
+            self._lost = self._gather(header) or self._lost
+
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
         """Where the commits since the last call may have changed rows. Raises Gap; the position moves all the same."""
         then, now, lost = self._position, self._header(), self._lost
         self._position, self._lost = now, None
         if now is None or self._database is None:
             raise Gap("header")
-        caught = self._catcher.take()
-        self._gather(caught, now)
-        if caught.missed > 0:
-            lost = lost or "journal_missed"
+        lost = self._gather(now) or lost
         if then is None or lost is not None or not self._catcher.is_running:
             self._saved.clear()
             raise self._gap(lost or ("start" if then is None else "no_file_events"))
@@ -111,8 +114,9 @@ class JournalHints:
 
     # -- journals
 
-    def _gather(self, caught: Caught, now: DatabaseHeader) -> None:
-        """File each journal under the change counter that it saved."""
+    def _gather(self, now: DatabaseHeader) -> str | None:
+        """File each journal under the change counter that it saved; the reason of a gap if one was missed."""
+        caught = self._catcher.take()
         for content in caught.ended:
             journal = parse_journal(content)
             if journal is not None and journal.complete:
@@ -122,6 +126,7 @@ class JournalHints:
                 journal = parse_wiped_journal(caught.wiped, now.page_size, sector_size)
                 if journal is not None and journal.records:
                     self._file(journal, caught.wiped)
+        return "journal_missed" if caught.missed > 0 else None
 
     def _file(self, journal: Journal, content: bytes) -> None:
         images = {number: content[at : at + journal.page_size] for number, at in journal.records}

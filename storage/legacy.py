@@ -88,6 +88,8 @@ def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -
         )
         connection.execute("PRAGMA query_only=1")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # Built once, before the authorizer: building them asks for more than reading, using them does not.
+        connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchone()
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()

@@ -198,7 +198,7 @@ class CaptureWorker:
         took = time.monotonic() - started
         passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
         is_long = any(started - begun > FREE_PASS for begun in passing)
-        pause = took * (1 / self._pace.share - 1) if is_long else 0.0
+        pause = took * (1 / self._pace.share - 1) if is_long and self.capture.is_passing else 0.0
         if not self.status.wal:
             pause = max(pause, self.capture.held * ROLLBACK_PAUSE)
         self._next_step = time.monotonic() + pause
