@@ -73,7 +73,7 @@ class Hub:
             self._metrics.event(event.type)
             self._route(event, touched)
         for session in touched:
-            self._flush(session)
+            self.flush(session)
 
     def _route(self, event: Event, touched: dict[Subscription, None]) -> None:
         is_ordinary = EVERYTHING.wants(event)  # asked once: nearly every client wants just that
@@ -92,7 +92,8 @@ class Hub:
                 delivered += 1
         self._metrics.delivered.inc(delivered)  # once: counting is dearer than the hand-over itself
 
-    def _flush(self, session: Subscription) -> None:
+    def flush(self, session: Subscription) -> None:
+        """Send what is queued for a session; what its peer cannot take now is tried again later."""
         session.flush()
         if session.is_congested and not session.is_closing:
             self._congested.add(session)
@@ -103,7 +104,7 @@ class Hub:
     def flush_congested(self) -> bool:
         """Try again to send what waits for slow peers; whether something still waits."""
         for session in list(self._congested):
-            self._flush(session)
+            self.flush(session)
         return bool(self._congested)
 
     def sweep(self, now: float, heartbeat: float) -> Iterator[Subscription]:

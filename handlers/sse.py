@@ -146,4 +146,4 @@ async def _follow(context: Context, session: Stream, span: Span) -> None:
         session.close(Close.INTERNAL)
     else:
         session.release()
-        session.flush()
+        context.bridge.hub.flush(session)

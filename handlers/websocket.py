@@ -128,7 +128,7 @@ async def _resume(context: Context, session: Session, since: str, position: Curs
         session.close(Close.INTERNAL)
     else:
         session.release()
-        session.flush()
+        context.bridge.hub.flush(session)
 
 
 async def _read(ws: web.WebSocketResponse, session: Session) -> None:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from storage.candidates import Candidates, Places
+from storage.candidates import Candidates, Interval, Places
 from storage.errors import MappingMisfit
 from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
 from storage.hints import Hints
@@ -146,7 +146,7 @@ class Capture:
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
         watched.waiting = self._state.count_pending(watched.section)
-        watched.again = True  # whatever was committed while we were away
+        watched.again = watched.tail = True  # whatever was committed while we were away
 
     # -- looking
 
@@ -204,7 +204,7 @@ class Capture:
         self._hints.reset(self._legacy)
         self._version = Version(-1, version.schema)
         for watched in self.watched:
-            watched.progress, watched.again = None, True
+            watched.progress, watched.again, watched.tail = None, True, True
 
     def _failed(self, error: sqlite3.Error) -> Exception:
         self.restart()
@@ -214,7 +214,7 @@ class Capture:
         """Something failed in the middle of a look: what it saw may not be recorded: look at everything again."""
         self._version = Version(-1, self._version.schema)
         for watched in self.watched:
-            watched.progress, watched.again = None, True
+            watched.progress, watched.again, watched.tail = None, True, True
         if self._legacy.is_open:
             self._hints.reset(self._legacy)
 
@@ -227,6 +227,8 @@ class Capture:
             places = Places(locs=set(watched.recent))
         if watched.reader.rowid is None:
             return Batch(watched, [], [], {}, set(), 0)
+        if watched.tail:
+            places = self._ahead_of_tail(watched, places)
         places.locs.update(self._waiting(watched, None))
         places.locs.update(watched.doubtful)
         batch = self._examiner.places(watched, places)
@@ -282,9 +284,26 @@ class Capture:
         if watched.reader is None or watched.reader.rowid is None:
             watched.tail = False
             return
-        ends = [self._state.last_known_loc(watched.section), watched.floor if watched.baseline == "running" else None]
-        after: tuple[Value, ...] | None = max(((end,) for end in ends if end is not None), default=None)
+        end = self._end(watched)
+        after: tuple[Value, ...] | None = None if end is None else (end,)
         watched.tail = self._examine_chunk(watched, after, is_baseline=False).last is not None
+
+    def _end(self, watched: Watched) -> int | None:
+        """The last row known; the tail begins behind it."""
+        ends = [self._state.last_known_loc(watched.section), watched.floor if watched.baseline == "running" else None]
+        return max((end for end in ends if end is not None), default=None)
+
+    def _ahead_of_tail(self, watched: Watched, places: Places) -> Places:
+        """What was appended while nobody looked comes before what is appended now: the tail is read in its order."""
+        end = self._end(watched)
+        if end is None:
+            return Places(is_exact=places.is_exact)
+        intervals: list[Interval] = [
+            (low, end + 1 if high is None else min(high, end + 1))
+            for low, high in places.intervals
+            if low is None or low < end
+        ]
+        return Places(intervals, {loc for loc in places.locs if loc <= end}, is_exact=places.is_exact)
 
     def _step(self, watched: Watched) -> None:
         if watched.progress is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from bridge.hub import Hub
@@ -84,3 +84,39 @@ def new_hub() -> Hub:
     hub = Hub(Metrics())
     hub.begin("e1", 0)
     return hub
+
+
+class Pause:
+    """An await at which anything may happen."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class ListLog:
+    """The event log as a list; what was pruned is kept aside for the test to know."""
+
+    def __init__(self) -> None:
+        self.all: list[Event] = []
+        self.pruned = 0
+
+    def of(self, owner: str, after: int, last: int) -> list[Event]:
+        """Everything there ever was."""
+        return [one for one in self.all if after < one.seq <= last and owner in dict(one.routes)]
+
+    def _there(self, owner: str, after: int, last: int) -> list[Event]:
+        return [one for one in self.of(owner, after, last) if one.seq > self.pruned]
+
+    async def count(self, owner: str, after: int, last: int, *_wanted: object) -> int:
+        """As EventLog."""
+        await Pause()
+        found = len(self._there(owner, after, last))
+        await Pause()
+        return found
+
+    async def page(self, owner: str, after: int, last: int, limit: int, *_wanted: object) -> list[Event]:
+        """As EventLog, in pages of three."""
+        await Pause()
+        found = self._there(owner, after, last)[: min(limit, 3)]
+        await Pause()
+        return found

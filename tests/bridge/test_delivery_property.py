@@ -7,7 +7,7 @@ told to, so that publishing, pruning and dropping come at every point of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from bridge.replay import Replayer
 from bridge.session import Limits, Session
 from storage.eventlog import EventLog
 from storage.types import Event
+from tests.bridge.fakes import ListLog, Pause
 
 OWNERS = ("A", "B")
 REPLAY_LIMIT = 12
@@ -36,42 +37,6 @@ batches = st.lists(
     max_size=6,
 )
 """(owners, message or task, size) of each event of a look."""
-
-
-class Pause:
-    """An await at which anything may happen."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
-
-
-class ListLog:
-    """The event log as a list; what was pruned is kept aside for the test to know."""
-
-    def __init__(self) -> None:
-        self.all: list[Event] = []
-        self.pruned = 0
-
-    def of(self, owner: str, after: int, last: int) -> list[Event]:
-        """Everything there ever was."""
-        return [one for one in self.all if after < one.seq <= last and owner in dict(one.routes)]
-
-    def _there(self, owner: str, after: int, last: int) -> list[Event]:
-        return [one for one in self.of(owner, after, last) if one.seq > self.pruned]
-
-    async def count(self, owner: str, after: int, last: int, *_wanted: object) -> int:
-        """As EventLog."""
-        await Pause()
-        found = len(self._there(owner, after, last))
-        await Pause()
-        return found
-
-    async def page(self, owner: str, after: int, last: int, limit: int, *_wanted: object) -> list[Event]:
-        """As EventLog, in pages of three."""
-        await Pause()
-        found = self._there(owner, after, last)[: min(limit, 3)]
-        await Pause()
-        return found
 
 
 @dataclass
@@ -108,6 +73,8 @@ class Client:
     have: int = 0
     """Every event of the owner up to this one has been received, or was there when it fetched."""
     since: int = 0
+    due: int = 0
+    """How many events the owner had between the cursor it came with and the place where it was registered."""
     got: list[int] = field(default_factory=list)
 
 
@@ -148,6 +115,13 @@ class Delivery(RuleBasedStateMachine):
         """The oldest events leave the log."""
         self.log.pruned = max(self.log.pruned, min(self.log.pruned + count, len(self.log.all) - 1))
 
+    @precondition(lambda self: any(client.resuming is not None for client in self.clients))
+    @rule(data=st.data(), beyond=st.integers(0, 8))
+    def prune_under_a_replay(self, data: st.DataObject, beyond: int) -> None:
+        """What is just being replayed leaves the log."""
+        client = data.draw(st.sampled_from([client for client in self.clients if client.resuming is not None]))
+        self.log.pruned = max(self.log.pruned, min(client.have + beyond, len(self.log.all) - 1))
+
     @rule()
     def begin_epoch(self) -> None:
         """Cursors given so far are void."""
@@ -183,6 +157,8 @@ class Delivery(RuleBasedStateMachine):
             session.send(established(client.owner, None if client.is_plain else position))
         else:
             session.hold()
+            cursor = Cursor.parse(since)
+            client.due = len(self.log.of(client.owner, cursor.seq, position.seq)) if cursor else 0
             client.resuming = self.resume(client, session, since, position)
 
     async def resume(self, client: Client, session: Session, since: str, position: Cursor) -> None:
@@ -203,7 +179,7 @@ class Delivery(RuleBasedStateMachine):
             session.close(Close.TOO_SLOW)
             return
         session.release()
-        session.flush()
+        self.hub.flush(session)
 
     def closed(self, client: Client, code: Close) -> None:
         """We gave up: only ever because the client was too slow."""
@@ -305,7 +281,7 @@ class Delivery(RuleBasedStateMachine):
         assert cursor is not None
         if said["recovered"]:
             assert said["cursor"] == client.cursor
-            assert said["replayed"] <= REPLAY_LIMIT
+            assert said["replayed"] == client.due <= REPLAY_LIMIT
         else:
             now = Cursor.parse(said["cursor"])
             assert now is not None

@@ -102,6 +102,22 @@ def test_a_slow_session_is_tried_again_and_delays_nobody() -> None:
     assert [said["n"] for said in slow.payloads] == [1]
 
 
+def test_what_was_held_back_and_finds_no_room_is_tried_again() -> None:
+    """The end of a replay is no publish: without this it would wait for the next event of the owner."""
+    hub = new_hub()
+    peer = Peer(hub, "A", resumable=True)
+    hub.register(peer.session)
+    peer.session.hold()
+    hub.publish("e1", [event(1, ("A", 0))])
+    peer.sink.buffered = HIGH_WATER
+    peer.session.release()
+    hub.flush(peer.session)
+    assert peer.payloads == []
+    peer.sink.drain()
+    assert not hub.flush_congested()
+    assert [said["n"] for said in peer.payloads] == [1]
+
+
 def test_a_session_that_is_too_slow_is_closed_and_tried_no_more() -> None:
     """4100, in the middle of a publish, which goes on for the others."""
     hub = new_hub()

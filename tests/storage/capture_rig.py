@@ -80,6 +80,8 @@ class Rig:
         self._published: list[Event] = []
         self._read = 0
         self._epoch, self._last = "", dict[str, int]()
+        self.chunk_rows: int | None = None
+        """Rows of one step of a pass; None is the engine's own choice."""
         self.fails_at: tuple[str, BaseException] | None = None
 
     def start(self, *, existing_is_baseline: bool = True) -> None:
@@ -90,6 +92,7 @@ class Rig:
         self.state.record = self._recorded(self.state.record)  # type: ignore[method-assign]
         self.hints = self._make_hints(self._database)
         self.capture = Capture(self.legacy, self.state, self._sections, self._decided, self._taken, self.hints)
+        self.capture.chunk_rows = self.chunk_rows or self.capture.chunk_rows
         self.capture.attach(existing_is_baseline=existing_is_baseline)
 
     def stop(self) -> None:

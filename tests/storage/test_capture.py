@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from storage import examine
 from tests.storage.capture_rig import ENGINES, DiskFull, Killed, Rig
 from tests.storage.oracle import Schema
 
 ROWID, TEXT = Schema(where="role <> 'tool'"), Schema("TEXT PRIMARY KEY", where="role <> 'tool'")
-WITHOUT_ROWID = Schema("TEXT PRIMARY KEY NOT NULL", "", True, "role <> 'tool'", False, "TEXT PRIMARY KEY NOT NULL", True)
+WITHOUT_ROWID = Schema(
+    "TEXT PRIMARY KEY NOT NULL", "", True, "role <> 'tool'", False, "TEXT PRIMARY KEY NOT NULL", True
+)
 MANY = Schema("TEXT", task_id="TEXT")
 SCHEMAS = {"rowid": ROWID, "text": TEXT, "without-rowid": WITHOUT_ROWID}
 
@@ -21,12 +22,15 @@ SCHEMAS = {"rowid": ROWID, "text": TEXT, "without-rowid": WITHOUT_ROWID}
 class Stage:
     """A writer, a bridge at rest, and what came since the last question."""
 
-    def __init__(self, folder: Path, schema: Schema, engine: str, mode: str, existing: str = "") -> None:
+    def __init__(
+        self, folder: Path, schema: Schema, engine: str, mode: str, existing: str = "", chunk: int | None = None
+    ) -> None:
         path = folder / "legacy.db"
         self.writer = sqlite3.connect(path, isolation_level=None, timeout=0)
         self.writer.execute(f"PRAGMA journal_mode={mode}")
         self.writer.executescript(";".join(schema.tables()) + ";" + existing)
         self.rig = Rig(path, schema.sections(), ENGINES[engine])
+        self.rig.chunk_rows = chunk
         self.rig.start()
         self.rig.settle()
         assert self.rig.events() == []
@@ -136,7 +140,7 @@ def test_every_change_of_a_task_is_pushed(stage: Stage) -> None:
     """Of what is mapped; and a rewrite that changes nothing is none."""
     assert stage.came(task(1)) == [("1", "W")]
     assert stage.came(task(1, "completed", verb="REPLACE")) == [("1", "W")]
-    assert stage.came("UPDATE tasks SET history = '[{\"role\": \"agent\", \"text\": \"x\"}]'") == [("1", "W")]
+    assert stage.came('UPDATE tasks SET history = \'[{"role": "agent", "text": "x"}]\'') == [("1", "W")]
     assert stage.came("UPDATE tasks SET owner = 'V'") == [("1", "V")]
     assert stage.came("UPDATE tasks SET filler = 'x'", message(1)) == [("1", "W")]
 
@@ -144,9 +148,9 @@ def test_every_change_of_a_task_is_pushed(stage: Stage) -> None:
 def test_a_change_on_an_overflow_page_alone_is_found(stage: Stage) -> None:
     """An update of equal size at the end of a long value leaves the row's own page as it was."""
     text = "x" * 50_000
-    stage.came(task(1), f"UPDATE tasks SET history = '[{{\"role\": \"a\", \"text\": \"{text}1\"}}]'")
+    stage.came(task(1), f'UPDATE tasks SET history = \'[{{"role": "a", "text": "{text}1"}}]\'')
     for digit in (2, 3):
-        changed = f"UPDATE tasks SET history = '[{{\"role\": \"a\", \"text\": \"{text}{digit}\"}}]'"
+        changed = f'UPDATE tasks SET history = \'[{{"role": "a", "text": "{text}{digit}"}}]\''
         assert stage.came(changed) == [("1", "W")]
 
 
@@ -197,14 +201,13 @@ def test_a_state_file_that_fails_is_tried_again(stage: Stage) -> None:
     assert sorted(stage.came()) == [("1", "W"), ("1", "W")]
 
 
-@pytest.mark.parametrize("chunk", [1, 500])
+@pytest.mark.parametrize("chunk", [1, None])
 def test_existing_rows_are_baseline_and_tell_only_their_changes(
-    tmp_path: Path, schema: Schema, engine: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, schema: Schema, engine: str, chunk: int | None
 ) -> None:
     """No event at the first attach; an edited task is pushed, an edited message is not."""
-    monkeypatch.setattr(examine, "CHUNK_ROWS", chunk)
     existing = ";".join([message(1), message(2), task(1), task(2)])
-    stage = Stage(tmp_path, schema, engine, "wal", existing)
+    stage = Stage(tmp_path, schema, engine, "wal", existing, chunk)
     try:
         changed = ["UPDATE messages SET body = 'ho'", "UPDATE tasks SET session_id = 'x' WHERE id = 2", message(3)]
         assert sorted(stage.came(*changed)) == [("2", "W"), ("3", "W")]
