@@ -26,6 +26,7 @@ from bridge.service import Bridge
 from bridge.settings import Settings, load_settings
 from handlers.app import Server, make_app
 from handlers.context import VERSION, Context
+from handlers.tail import Tail
 from storage.errors import ConfigurationError, WalcastError
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -157,7 +158,7 @@ def _metavar(annotation: Any) -> str:
     if choices:
         return "|".join(choices)
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    names = {Path: "FILE", int: "N", float: "SECONDS", str: "TEXT"}
+    names = {Path: "FILE", int: "N", float: "NUMBER", str: "TEXT"}
     return next((names[kind] for kind in kinds if kind in names), "TEXT")
 
 
@@ -256,6 +257,39 @@ def show(what: Any) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 240, highlight=False).print(what)
+
+
+@cli.command("tail")
+@click.argument("url")
+@click.option("--owner", required=True, metavar="ID", help="Whose events.")
+@click.option("--since", metavar="CURSOR", help="First what was missed since this cursor.")
+@click.option("--json", "as_json", is_flag=True, help="Each event as it was sent, one a line.")
+def tail_command(url: str, owner: str, since: str | None, as_json: bool) -> None:
+    """Print an owner's events as they come; reconnects and resumes."""
+    try:
+        asyncio.run(_tail(Tail(url, owner, since, _print_line, _print_note, as_json=as_json)))
+    except WalcastError as error:
+        fail(error)
+
+
+async def _tail(tail: Tail) -> None:
+    running, stop = asyncio.ensure_future(tail.run()), _stop_on_signals()
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not running.done():
+        running.cancel()
+        await asyncio.wait({running})
+    else:
+        running.result()
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def _print_note(line: str) -> None:
+    print(f"walcast: {line}", file=sys.stderr, flush=True)
 
 
 @cli.command("demo")

@@ -17,6 +17,8 @@ from storage.walhints import WalHints
 
 log = logging.getLogger("walcast.capture")
 
+SCANNING = 8
+"""Gaps in a row after which it is honest to say that tables are being scanned (as with `journal_mode=TRUNCATE`)."""
 SNAPSHOT_TRIES = 8
 """Snapshots taken anew because something was committed in the same instant, before a gap is declared."""
 
@@ -85,11 +87,13 @@ class PageHints:
         self._wal = WalHints(path)
         self._journal = JournalHints(path)
         self._is_wal = False
-        self._moved = 0
+        self._moved = self._gaps = 0
 
     @property
     def mode(self) -> str:
         """The engine that runs."""
+        if self._gaps >= SCANNING:
+            return "scan"
         if self._is_wal:
             return self._wal.mode
         return self._journal.mode if self._journal.is_running else "scan"
@@ -128,11 +132,12 @@ class PageHints:
         except Gap as gap:
             self._note_gap(str(gap))
             return None
-        self._moved = 0
+        self._moved = self._gaps = 0
         return found
 
     def _note_gap(self, reason: str) -> None:
         self._moved = 0
+        self._gaps += 1
         self.reasons[reason] += 1
         if self._is_wal:
             self._wal.skip(reason)

@@ -37,6 +37,7 @@ MAY_PRINT = ("server.py", "samples/", "bench/")
 # The owners of a task or a thread: whoever starts one registers, cancels and awaits it.
 STARTERS = {"create_task", "ensure_future", "Thread"}
 MAY_START = {
+    "server.py": "the terminal subscriber beside the wait for a signal; whichever ends first ends both",
     "handlers/connections.py": "the pulse of all sockets and the farewell of each one; the registry ends both",
     "handlers/websocket.py": "the replay of a connection, in a task group that ends with it",
     "storage/catcher.py": "the one thread that opens journals the moment they are created; the hints end it",
