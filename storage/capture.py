@@ -204,7 +204,8 @@ class Capture:
         self._hints.reset(self._legacy)
         self._version = Version(-1, version.schema)
         for watched in self.watched:
-            watched.progress, watched.again, watched.tail = None, True, True
+            watched.progress, watched.tail_after = None, None
+            watched.again = watched.tail = True
 
     def _failed(self, error: sqlite3.Error) -> Exception:
         self.restart()
@@ -214,7 +215,8 @@ class Capture:
         """Something failed in the middle of a look: what it saw may not be recorded: look at everything again."""
         self._version = Version(-1, self._version.schema)
         for watched in self.watched:
-            watched.progress, watched.again, watched.tail = None, True, True
+            watched.progress, watched.tail_after = None, None
+            watched.again = watched.tail = True
         if self._legacy.is_open:
             self._hints.reset(self._legacy)
 
@@ -286,11 +288,14 @@ class Capture:
             return
         end = self._end(watched)
         after: tuple[Value, ...] | None = None if end is None else (end,)
-        watched.tail = self._examine_chunk(watched, after, is_baseline=False).last is not None
+        last = self._examine_chunk(watched, after, is_baseline=False).last
+        watched.tail = last is not None
+        watched.tail_after = last[0] if last is not None and isinstance(last[0], int) else None
 
     def _end(self, watched: Watched) -> int | None:
         """The last row known; the tail begins behind it."""
-        ends = [self._state.last_known_loc(watched.section), watched.floor if watched.baseline == "running" else None]
+        floor = watched.floor if watched.baseline == "running" else None
+        ends = [self._state.last_known_loc(watched.section), floor, watched.tail_after]
         return max((end for end in ends if end is not None), default=None)
 
     def _ahead_of_tail(self, watched: Watched, places: Places) -> Places:

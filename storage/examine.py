@@ -82,7 +82,7 @@ class Examiner:
         chunk = reader.chunk(after, rows)
         if reader.rowid is None:
             known = self._state.known_at(section, [row.loc for row in chunk.rows])
-            failed = set(self._state.failures(section, None, None)) if watched.failed else set()
+            failed = self._failed_among(watched, [row.loc for row in chunk.rows])
         else:
             low, high = _bound(after), _bound(chunk.last)
             known = self._state.known_between(section, low, high)

@@ -42,6 +42,8 @@ class Watched:
     progress: Progress | None = None
     tail: bool = False
     """Rows behind the last one known are to be read first: what a writer appends should not wait for a pass."""
+    tail_after: int | None = None
+    """How far the tail was read. Its last row need not be known: it may be another row of one id, or fail."""
     doubtful: set[int] = field(default_factory=set)
     """Places of rows that were missing in an inexact look: to be looked at again before they count as gone."""
     again: bool = True

@@ -216,6 +216,23 @@ def test_existing_rows_are_baseline_and_tell_only_their_changes(
         stage.writer.close()
 
 
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_tail_that_tells_nothing_is_read_once(tmp_path: Path, engine: str, mode: str) -> None:
+    """More rows of one id, or more rows that fail, than one chunk holds: it was read for ever, and nothing else was."""
+    stage = Stage(tmp_path, MANY, engine, mode, chunk=2)
+    try:
+        stage.rig.stop()
+        doubles = [message(1) for _ in range(5)]
+        broken = ["INSERT INTO tasks VALUES (7, 'c', 's', '{no json', '[]', '[]', 'W', NULL)" for _ in range(5)]
+        stage.writer.executescript(";".join([*doubles, *broken, message(2), task(8)]))
+        stage.rig.start()
+        assert stage.came() == [("1", "W"), ("2", "W"), ("8", "W")]
+        assert stage.rig.capture.failed_rows == 5
+    finally:
+        stage.rig.kill()
+        stage.writer.close()
+
+
 # -- several rows with one id
 
 
