@@ -20,6 +20,12 @@ CHUNK_BYTES = 4 << 20
 """A chunk ends early when its rows exceed this: bounded memory however large the rows are."""
 
 
+_NOW = re.compile(
+    r"\b(date|time|datetime|julianday|strftime|unixepoch|timediff)\s*\(\s*(\)|[^)]*'now')", re.IGNORECASE
+)
+"""The present time is another one at each look, and every look would find every row changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class BadRow:
     """A row whose expressions fail: the rest of the section must not suffer for it."""
@@ -323,6 +329,9 @@ def _check_expression(
     In WHERE an aggregate is refused by SQLite; in a SELECT list it would silently fold the table into one row.
     """
     place = f'[{section.name}] {field} = "{expression}"'
+    if _NOW.search(expression):
+        hint = "an expression must give the same value at each look"
+        raise MappingMisfit(f"{place}: asks for the present time", hint)
     try:
         width = len(connection.execute(f"SELECT ({expression}\n) FROM {quoted(section.table)} LIMIT 0").description)
         connection.execute(f"SELECT 1 FROM {quoted(section.table)} WHERE ({expression}\n) IS NULL LIMIT 0")

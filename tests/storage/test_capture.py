@@ -28,6 +28,7 @@ class Stage:
         path = folder / "legacy.db"
         self.writer = sqlite3.connect(path, isolation_level=None, timeout=0)
         self.writer.execute(f"PRAGMA journal_mode={mode}")
+        self.writer.execute("PRAGMA synchronous=OFF")
         self.writer.executescript(";".join(schema.tables()) + ";" + existing)
         self.rig = Rig(path, schema.sections(), ENGINES[engine])
         self.rig.chunk_rows = chunk

@@ -71,6 +71,8 @@ def misfit(legacy: sqlite3.Connection, given: Section) -> str:
         "total_changes()",
         "last_insert_rowid()",
         "current_timestamp",
+        "julianday('now')",
+        "datetime()",
         "CURRENT_DATE",
         "current_time",
         "count(*)",
