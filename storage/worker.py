@@ -35,6 +35,8 @@ ROLLBACK_PAUSE = 9
 """In rollback mode our lock is held for at most one part in ten of the time, however much is committed."""
 AFTER_NEWS = 4
 """Where in EARLY to begin after a look that found something."""
+ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
+"""Seconds without a commit after which a pass may hold the lock for one part in three of the time."""
 WRITING = 0.02
 """Seconds between looks at a rollback journal that is in use."""
 BUSY = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01)
@@ -91,7 +93,7 @@ class CaptureWorker:
         self._tries = self._early = self._writing = 0
         self._busy_since: float | None = None
         self._began = time.monotonic()
-        self._next_step = self._next_look = 0.0
+        self._next_step = self._next_look = self._news_at = 0.0
         self._waited = False
 
     def start(self) -> None:
@@ -164,6 +166,7 @@ class CaptureWorker:
         # Between the hints and the poll, only what can be seen without a lock is asked.
         news = self.capture.look(thorough=not hinted and self._early >= len(EARLY))
         if news:
+            self._news_at = time.monotonic()
             self._note_mode()
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
@@ -200,7 +203,8 @@ class CaptureWorker:
         is_long = any(started - begun > FREE_PASS for begun in passing)
         pause = took * (1 / self._pace.share - 1) if is_long and self.capture.is_passing else 0.0
         if not self.status.wal:
-            pause = max(pause, self.capture.held * ROLLBACK_PAUSE)
+            is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
+            pause = max(pause, self.capture.held * (ROLLBACK_PAUSE if is_busy else ROLLBACK_IDLE_PAUSE))
         self._next_step = time.monotonic() + pause
 
     def _delay(self) -> float:
