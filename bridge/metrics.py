@@ -91,5 +91,10 @@ class _CaptureCollector(Collector):
         )
         for reason, count in now.fallbacks.items():
             fallbacks.add_metric([reason], count)
+        epochs = CounterMetricFamily(
+            "walcast_epochs", "Epochs of the event log that began, by what voided the cursors.", labels=["reason"]
+        )
+        for reason, count in now.epochs.items():
+            epochs.add_metric([reason], count)
         rows = CounterMetricFamily("walcast_rows_read", "Rows read from the legacy database.", value=now.rows_read)
-        return [ready, behind, beat, failed, waiting, mode, looks, passes, fallbacks, rows]
+        return [ready, behind, beat, failed, waiting, mode, looks, passes, fallbacks, epochs, rows]

@@ -25,6 +25,7 @@ class Snapshot:
     looks: int
     passes: int
     fallbacks: dict[str, int]
+    epochs: dict[str, int]
     rows_read: int
     sections: tuple[dict[str, str | int], ...]
 
@@ -66,6 +67,7 @@ class WorkerStatus:
             looks=capture.looks,
             passes=capture.passes,
             fallbacks=capture.fallback_reasons,
+            epochs=capture.epochs_begun,
             rows_read=capture.rows_read,
             sections=tuple(_section(capture.mode, watched) for watched in capture.watched),
         )

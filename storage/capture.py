@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from storage.candidates import Candidates, Interval, Places
+from storage.epochs import FileVersion
 from storage.errors import MappingMisfit
 from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
 from storage.hints import Hints
@@ -84,6 +85,11 @@ class Capture:
         return dict(self._hints.reasons)
 
     @property
+    def epochs_begun(self) -> dict[str, int]:
+        """Epochs of the log that began since the start, by reason."""
+        return {str(reason): count for reason, count in self._state.epochs_begun.copy().items()}
+
+    @property
     def misfits(self) -> list[str]:
         """Why sections are paused."""
         return [watched.misfit for watched in self.watched if watched.misfit]
@@ -109,7 +115,8 @@ class Capture:
         self._legacy.open()
         with self._legacy.snapshot() as version:
             self._fit(strict=True)
-            self._state.adopt([watched.section for watched in self.watched], self._database_id())
+            sections = [watched.section for watched in self.watched]
+            self._state.adopt(sections, self._database_id(), FileVersion.of(self._legacy.header()))
             self._publish(self._state.epoch, [])  # a new epoch may have begun
             for watched in self.watched:
                 self._prepare(watched, existing_is_baseline)
@@ -176,6 +183,11 @@ class Capture:
             started = time.monotonic()
             try:
                 with self._legacy.snapshot() as version:
+                    now = FileVersion.of(self._legacy.header())
+                    if self._state.is_earlier(now):
+                        self._judge_database()
+                        self._refit(version)
+                    self._state.note_version(now)
                     if version.schema != self._version.schema:
                         self._refit(version)
                     self._version = version
@@ -191,12 +203,25 @@ class Capture:
                 self.held = time.monotonic() - started
 
     def _reopen(self) -> None:
-        """What is known stays and the rows are compared with it; but another file means that cursors begin anew."""
+        """What is known stays and the rows are compared with it; but another file means that cursors begin anew.
+
+        Whatever goes wrong in between leaves the database closed, so that all of this is done again.
+        """
         self._legacy.open()
-        with self._legacy.snapshot() as version:
-            self._refit(version)
-        if self._database_id() != self._state.database:
-            self._state.replace_database(self._database_id())
+        try:
+            with self._legacy.snapshot() as version:
+                self._judge_database()
+                self._refit(version)
+        except BaseException:
+            self._legacy.close()
+            raise
+
+    def _judge_database(self) -> None:
+        """Inside a snapshot: another file, or an earlier state of this one, voids the cursors given so far."""
+        now, before = FileVersion.of(self._legacy.header()), self._state.epoch
+        self._state.replace_database(self._database_id(), now)
+        self._state.note_version(now)
+        if self._state.epoch != before:
             self._publish(self._state.epoch, [])
 
     def _refit(self, version: Version) -> None:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
 from storage.errors import DatabaseAway, DatabaseUnusable, WalcastError
+from storage.held import HELD, Held
 
 Identity = tuple[int, int]
 """(device, inode) of the file."""
@@ -150,6 +152,7 @@ class LegacyDatabase:
         self.identity: Identity = (0, 0)
         self._connection: sqlite3.Connection | None = None
         self._shm: Identity | None = None
+        self._held: Held | None = None
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -172,6 +175,8 @@ class LegacyDatabase:
             connection.close()
             raise Busy(f"{self.path} was replaced while it was being opened")
         self._connection, self.identity, self._shm = connection, before, self._shm_now()
+        with suppress(OSError):
+            self._held = HELD.hold(self.path)
 
     def _shm_now(self) -> Identity | None:
         with suppress(OSError):
@@ -184,6 +189,15 @@ class LegacyDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._held is not None:
+            HELD.release(self._held)
+            self._held = None
+
+    def header(self) -> DatabaseHeader | None:
+        """The header in the file now; None if it has none. Inside a snapshot it is of a commit that will stay."""
+        if self._held is None:
+            return None
+        return parse_header(os.pread(self._held.descriptor, HEADER_SIZE, 0))
 
     def is_replaced(self) -> bool:
         """Whether the path names another file than the one that is open. Raises DatabaseAway if it names none.

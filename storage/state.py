@@ -9,7 +9,6 @@ begins, since sequence numbers might be given a second time.
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from storage.epochs import EpochReason, Epochs, FileVersion
 from storage.errors import StateUnusable
 from storage.failed import FailedRows
 from storage.lock import FileLock
@@ -56,18 +56,15 @@ def boot_id() -> str | None:
         return None
 
 
-class StateFile(FailedRows):
+class StateFile(FailedRows, Epochs):
     """The writing side, used by the capture thread alone. `epoch`, `head` and `pruned` may be read by any thread."""
 
     def __init__(self, path: Path, *, keep_events: int, keep_seconds: float) -> None:
+        super().__init__()
         self.path = path
-        self.epoch = ""
-        self.head = 0
-        self.pruned = 0
         self._keep_events, self._keep_ms = keep_events, int(keep_seconds * 1000)
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
-        self._last: dict[str, int] = {}
         self._keyed: set[int] = set()
 
     @property
@@ -131,8 +128,10 @@ class StateFile(FailedRows):
             self.pruned = int(self._get("pruned") or 0)
             newest = self._sql.execute("SELECT max(seq) FROM events").fetchone()[0]
             self.head = max(int(newest or 0), self.pruned)
-            if not self.epoch or (not self._get("clean") and self._get("boot") != boot):
-                self._new_epoch()
+            if not self.epoch:
+                self._new_epoch("log_lost")
+            elif not self._get("clean") and self._get("boot") != boot:
+                self._new_epoch("unclean_stop")
             self._set("boot", boot)
             self._set("clean", 0)
 
@@ -141,6 +140,7 @@ class StateFile(FailedRows):
         if self._connection is not None:
             with suppress(sqlite3.Error):  # a full disk must not keep us from closing
                 self._connection.execute("PRAGMA synchronous=FULL")
+                self._set_version()
                 self._set("clean", 1)
             self._connection.close()
             self._connection = None
@@ -157,38 +157,23 @@ class StateFile(FailedRows):
         except BaseException:
             self.epoch, self.head, self.pruned = before
             self._last.clear()
+            self._written = None
             with suppress(sqlite3.Error):
                 sql.execute("ROLLBACK")
             raise
 
-    def _get(self, name: str) -> str | int | None:
-        found = self._sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        value: str | int | None = None if found is None else found[0]
-        return value
-
-    def _set(self, name: str, value: str | int | None) -> None:
-        self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
-    # -- epochs
-
-    def _new_epoch(self) -> None:
-        """Cursors given so far are void from here on. Events of old epochs are pruned in small steps."""
-        self.epoch = secrets.token_hex(6)
-        self.pruned = self.head
-        self._last.clear()
-        self._set("epoch", self.epoch)
-        self._set("pruned", self.pruned)
-
     # -- sections
 
-    def adopt(self, sections: Sequence[Section], database: str) -> str | None:
+    def adopt(
+        self, sections: Sequence[Section], database: str, version: FileVersion | None = None
+    ) -> EpochReason | None:
         """Take over what is known for these sections. Returns the reason of a new epoch, if one had to begin.
 
         A section whose identity changed is forgotten and taken as baseline anew; one whose other expressions changed
         keeps its rows, and their digests are taken anew without events.
         """
         known = {row[0]: row[1:] for row in self._sql.execute("SELECT number, identity, definition FROM sections")}
-        reason = None
+        reason: EpochReason | None = None
         with self.transaction():
             for number in known.keys() - {section.number for section in sections}:
                 self._forget(number)
@@ -207,11 +192,9 @@ class StateFile(FailedRows):
                     )
             if known and known != {section.number: (section.identity, section.definition) for section in sections}:
                 reason = "mapping_changed"
-            if self._get("database") not in (None, database):
-                reason = "database_replaced"
+            reason = self._adopt_database(database, version) or reason
             if reason:
-                self._new_epoch()
-            self._set("database", database)
+                self._new_epoch(reason)
         return reason
 
     def _forget(self, number: int) -> None:
@@ -220,19 +203,6 @@ class StateFile(FailedRows):
         self._sql.execute("DELETE FROM sections WHERE number = ?", (number,))
         self._sql.execute(f"DROP INDEX IF EXISTS seen_key_{number:d}")
         self._keyed.discard(number)
-
-    @property
-    def database(self) -> str | None:
-        """Which file the known rows belong to."""
-        found = self._get("database")
-        return None if found is None else str(found)
-
-    def replace_database(self, database: str) -> None:
-        """Another file took the database's place: cursors given so far are void."""
-        with self.transaction():
-            self._new_epoch()
-            self._set("epoch_reason", "database_replaced")
-            self._set("database", database)
 
     def baseline(
         self, section: Section
@@ -300,8 +270,9 @@ class StateFile(FailedRows):
     def pending(self, section: Section, after: int | None, limit: int) -> list[int]:
         """Rowids of rows that wait for an owner, in order, behind a rowid."""
         found = self._sql.execute(
-            "SELECT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending LIMIT ?",
-            (section.number, limit),
+            "SELECT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending AND loc > ? "
+            "ORDER BY loc LIMIT ?",
+            (section.number, -(1 << 63) if after is None else after, limit),
         )
         return [loc for (loc,) in found]
 
@@ -330,6 +301,7 @@ class StateFile(FailedRows):
                 events.append(self._append(outcome))
         self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
         self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)", remember)
+        self._set_version()
         if events:
             self._prune()
         return events

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
+from storage.legacy import Busy, Version
 from tests.storage.capture_rig import ENGINES, DiskFull, Killed, Rig
 from tests.storage.oracle import Schema
 
@@ -254,3 +255,91 @@ def test_of_several_rows_with_one_task_id_the_newest_is_the_task(many: Stage) ->
     assert many.came("UPDATE tasks SET session_id = 'old' WHERE rowid = 1") == []
     assert many.came("DELETE FROM tasks WHERE rowid = 3") == [("1", "W")]
     assert many.came(message(7)) == [("7", "W")]
+
+
+# -- which database it is
+
+
+def put_back(path: Path, backup: bytes) -> None:
+    """Over the file that is there, as `cp` does: the inode stays."""
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with open(path, "r+b") as file:
+        file.write(backup)
+        file.truncate()
+
+
+# In WAL mode never under a running bridge: SQLite itself applies the old log to the file that is put under it.
+@pytest.mark.parametrize(("mode", "is_running"), [("wal", False), ("delete", False), ("delete", True)])
+def test_a_backup_put_back_in_place_begins_an_epoch(tmp_path: Path, engine: str, mode: str, is_running: bool) -> None:
+    """What came after the backup is not there any more, so cursors are void; rows are still known by their ids."""
+    stage = Stage(tmp_path, ROWID, engine, mode)
+    try:
+        assert stage.came(message(1)) == [("1", "W")]
+        stage.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        backup = (tmp_path / "legacy.db").read_bytes()
+        for number in range(2, 9):  # in WAL mode only its growth tells
+            stage.came(message(number), f"UPDATE messages SET filler = zeroblob(9000) WHERE id = {number}")
+            stage.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        epoch = stage.rig.state.epoch
+        if not is_running:
+            stage.rig.stop()
+        stage.writer.close()
+        put_back(tmp_path / "legacy.db", backup)
+        if not is_running:
+            stage.rig.start()
+        stage.writer = sqlite3.connect(tmp_path / "legacy.db", isolation_level=None)
+        came = stage.came(message(1, verb="REPLACE"), message(3, "d"), message(50))
+        assert sorted(came) == [("3", "W"), ("50", "W")]
+        assert stage.rig.state.epoch != epoch
+        epoch = stage.rig.state.epoch
+        stage.rig.stop()
+        stage.rig.start()
+        assert stage.came(message(51)) == [("51", "W")]
+        assert stage.rig.state.epoch == epoch
+    finally:
+        stage.rig.kill()
+        stage.writer.close()
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_replaced_file_begins_an_epoch_though_the_first_look_at_it_fails(
+    tmp_path: Path, engine: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new writer may hold a lock just then; the next look has to go on with what that one did not come to."""
+    stage = Stage(tmp_path, ROWID, engine, mode)
+    (tmp_path / "other").mkdir()
+    other = Stage(tmp_path / "other", ROWID, "scan", mode)
+    try:
+        stage.came(message(1))
+        epoch = stage.rig.state.epoch
+        other.came(message(1), message(2))
+        other.rig.stop()
+        other.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for one in (stage, other):
+            one.writer.close()
+        (tmp_path / "other" / "legacy.db").replace(tmp_path / "legacy.db")
+        for suffix in ("-wal", "-shm"):
+            (tmp_path / f"legacy.db{suffix}").unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.rig.legacy, "snapshot", fails_once(stage.rig.legacy.snapshot))
+            assert stage.came() == [("2", "W")]
+        assert stage.rig.state.epoch != epoch
+    finally:
+        stage.rig.kill()
+        stage.writer.close()
+
+
+Snapshots = Callable[[], AbstractContextManager[Version]]
+
+
+def fails_once(snapshot: Snapshots) -> Snapshots:
+    """The first snapshot cannot be taken."""
+    failures = [Busy("the database is locked")]
+
+    def taken() -> AbstractContextManager[Version]:
+        if failures:
+            raise failures.pop()
+        return snapshot()
+
+    return taken

@@ -37,7 +37,7 @@ class Attached(RuleBasedStateMachine):
         self.path = Path(self._folder.name) / "legacy.db"
         self.commits: list[Scan] = []
         self.columns = 0
-        self.is_sound = False
+        self.is_sound = self.is_replaced = False
 
     @initialize(
         schema=schemas,
@@ -69,6 +69,7 @@ class Attached(RuleBasedStateMachine):
         self.rig = Rig(self.path, schema.sections(), self._make_hints)
         self.rig.chunk_rows = chunk
         self.rig.start(existing_is_baseline=is_baseline)
+        self.epoch = self.rig.state.epoch
         self.oracle = Oracle(rows, is_known=is_baseline)
         self.commits.append(rows)
         self.check()
@@ -101,6 +102,9 @@ class Attached(RuleBasedStateMachine):
             self.commits.append(scan(self.writer, self.schema))
         self.is_sound = False
         self.rig.settle()
+        if not self.is_replaced:  # whatever a writer does, it is no other database and no earlier one
+            assert self.rig.state.epoch == self.epoch
+        self.epoch, self.is_replaced = self.rig.state.epoch, False
         self.oracle.check(self.commits, self.rig.events())
         self.commits.clear()
         self.is_sound = True
@@ -201,10 +205,10 @@ class Attached(RuleBasedStateMachine):
         self.writer.open(self.path)
         self.prepare()
         self.mode = "delete"
-        epoch = self.rig.state.epoch
+        epoch, self.is_replaced = self.epoch, True
         self.committed()
         self.check()
-        assert self.rig.state.epoch != epoch
+        assert self.epoch != epoch
 
     # -- the bridge
 
