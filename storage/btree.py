@@ -7,7 +7,7 @@ sqlite.org/fileformat2.html.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
 from struct import Struct, unpack_from
@@ -69,7 +69,8 @@ class Page:
 
     `rowids` are those of a table leaf, ascending; `overflow` pairs a rowid of the same leaf with the first page of its
     overflow chain. `children` are the pages under an interior page from left to right, the right-most pointer
-    included; `keys` are the rowids between the children of a table interior page, one fewer than children.
+    included; `keys` are the rowids between the children of a table interior page, one fewer than children. `cells` are
+    the bytes of a table leaf's cells, one for each of `rowids`.
     """
 
     pgno: int
@@ -78,6 +79,7 @@ class Page:
     overflow: tuple[tuple[int, int], ...] = ()
     children: tuple[int, ...] = ()
     keys: tuple[int, ...] = ()
+    cells: tuple[bytes, ...] = field(default=(), compare=False, repr=False)
 
 
 class PtrmapKind(IntEnum):
@@ -146,7 +148,7 @@ def parse_page(data: bytes, pgno: int, usable_size: int) -> Page | None:
         return None
     if kind is PageKind.TABLE_LEAF:
         cells = _leaf_cells(data, start, usable_size)
-        return None if cells is None else Page(pgno, kind, tuple(cells[0]), tuple(cells[1]))
+        return None if cells is None else Page(pgno, kind, tuple(cells[0]), tuple(cells[1]), cells=tuple(cells[2]))
     if kind is PageKind.INDEX_LEAF:
         return None if _cell_pointers(data, start, 8, usable_size) is None else Page(pgno, kind)
     return _interior(data, pgno, start, kind, usable_size)
@@ -235,8 +237,11 @@ def _cell_pointers(data: bytes, start: int, header_size: int, usable_size: int) 
     return pointers if not pointers or content <= min(pointers) <= max(pointers) <= usable_size - 4 else None
 
 
-def _leaf_cells(data: bytes, start: int, usable_size: int) -> tuple[list[int], list[tuple[int, int]]] | None:
-    """The rowids of a table leaf and its (rowid, first overflow page) pairs."""
+LeafCells = tuple[list[int], list[tuple[int, int]], list[bytes]]
+"""The rowids of a table leaf, its (rowid, first overflow page) pairs, and the bytes of each cell."""
+
+
+def _leaf_cells(data: bytes, start: int, usable_size: int) -> LeafCells | None:
     pointers = _cell_pointers(data, start, 8, usable_size)
     if pointers is None:
         return None
@@ -246,18 +251,17 @@ def _leaf_cells(data: bytes, start: int, usable_size: int) -> tuple[list[int], l
         return None
 
 
-def _read_leaf_cells(
-    data: bytes, pointers: tuple[int, ...], usable_size: int
-) -> tuple[list[int], list[tuple[int, int]]] | None:
+def _read_leaf_cells(data: bytes, pointers: tuple[int, ...], usable_size: int) -> LeafCells | None:
     rowids: list[int] = []
     overflow: list[tuple[int, int]] = []
+    cells: list[bytes] = []
     longest_local = usable_size - 35
     previous = _SMALLEST_ROWID - 1
     # Every look runs this loop over every page of a commit. Varints are decoded in place, because a call for each
     # costs as much as all the rest of the cell.
-    for at in pointers:
-        size = data[at]
-        at += 1
+    for start in pointers:
+        size = data[start]
+        at = start + 1
         if size >= 0x80:
             byte = data[at]
             if byte < 0x80:
@@ -289,7 +293,8 @@ def _read_leaf_cells(
         if at > usable_size or rowid <= previous:
             return None
         rowids.append(previous := rowid)
-    return rowids, overflow
+        cells.append(data[start:at])
+    return rowids, overflow, cells
 
 
 def _signed(value: int) -> int:

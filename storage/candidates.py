@@ -7,10 +7,11 @@ from a leaf lies between its neighbours, since every leaf that covers a deleted 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from storage.btree import Page
+from storage.leaves import KnownLeaves
 from storage.reader import SectionReader
 
 Interval = tuple[int | None, int | None]
@@ -36,27 +37,52 @@ Candidates = dict[int, Places]
 
 
 def candidates_of(
-    leaves: Sequence[Page], rowids: Iterable[int], readers: Sequence[SectionReader], *, other_trees: bool
+    leaves: Sequence[Page],
+    rowids: Iterable[int],
+    readers: Sequence[SectionReader],
+    known: KnownLeaves,
+    touched: Mapping[int, set[int]],
+    *,
+    other_trees: bool,
+    is_structural: bool,
+    is_exact: bool,
 ) -> Candidates:
     """Ask each section's table which of the leaves are its own. `rowids` are candidates whose table is unknown.
 
-    `other_trees` tells that index pages changed: a table WITHOUT ROWID lives in such pages.
+    `touched` are rows by leaf whose long values changed. `other_trees` tells that index pages changed: a table WITHOUT
+    ROWID lives in such pages. `is_structural` tells that interior pages of tables changed, so that leaves may have
+    changed hands; not `is_exact`, that the pages may be newer than the snapshot.
     """
     unplaced = set(rowids)
-    found: Candidates = {}
+    found = {reader.section.number: Places(locs=set(unplaced), is_exact=is_exact) for reader in readers}
     for reader in readers:
-        places = Places(locs=set(unplaced))
         if reader.rowid is None:
-            places.needs_pass = other_trees
+            found[reader.section.number].needs_pass = other_trees
+    with_rowids = [reader for reader in readers if reader.rowid is not None]
+    for leaf in leaves:
+        before = known.get(leaf.pgno)
+        if before is not None and not is_structural and is_exact:
+            sections = before.sections
+            changed = before.changed(leaf) | touched.get(leaf.pgno, set())
+            for number in sections:
+                found[number].locs |= changed
         else:
-            for leaf in leaves:
-                _claim(leaf, reader, places)
-        found[reader.section.number] = places
+            claimed = [reader for reader in with_rowids if _claim(leaf, reader, found[reader.section.number])]
+            sections = tuple(reader.section.number for reader in claimed)
+        if is_exact:
+            known.put(leaf, sections)
+        else:
+            known.drop(leaf.pgno)
     return found
 
 
-def _claim(leaf: Page, reader: SectionReader, places: Places) -> None:
+def _claim(leaf: Page, reader: SectionReader, places: Places) -> bool:
+    """Whether the leaf may be of this table; then its rows and those that were deleted beside them are places."""
     if not leaf.rowids:
-        places.needs_pass = places.needs_pass or reader.is_empty()  # the root of a table that was emptied
-    elif reader.has_exactly(leaf.rowids):
-        places.intervals.append(reader.neighbours(leaf.rowids[0], leaf.rowids[-1]))
+        is_empty = reader.is_empty()
+        places.needs_pass = places.needs_pass or is_empty  # the root of a table that was emptied
+        return is_empty
+    if not reader.has_exactly(leaf.rowids):
+        return False
+    places.intervals.append(reader.neighbours(leaf.rowids[0], leaf.rowids[-1]))
+    return True

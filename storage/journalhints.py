@@ -22,7 +22,7 @@ from storage.candidates import Candidates
 from storage.catcher import JournalCatcher
 from storage.held import HELD, Held
 from storage.journalfile import Journal, parse_journal, parse_wiped_journal
-from storage.pages import MAX_BYTES, OVERFLOW, Gap, OverflowOwners, places_of
+from storage.pages import MAX_BYTES, Gap, Memory, places_of
 from storage.reader import SectionReader
 
 MAX_COMMITS = 4096
@@ -48,7 +48,7 @@ class JournalHints:
         self._database: Held | None = None
         self._position: DatabaseHeader | None = None
         self._saved: dict[int, Saved] = {}
-        self._owners = OverflowOwners()
+        self._memory = Memory()
         self._lost: str | None = None
 
     @property
@@ -58,7 +58,7 @@ class JournalHints:
 
     def reset(self) -> None:
         """Begin here. The SQLite connection is open."""
-        self._owners.clear()
+        self._memory.clear()
         self._catcher.start()
         with suppress(OSError):  # while the file is away, what is open stays open
             old, self._database = self._database, HELD.hold(self._path)
@@ -102,14 +102,13 @@ class JournalHints:
         try:
             images = self._images(saved, then, now)
             return places_of(
-                images, now, now.usable_size, self._owners, readers, lambda number: self._page(number, now)
+                images, now, now.usable_size, self._memory, readers, lambda number: self._page(number, now)
             )
         except Gap as gap:
             raise self._gap(str(gap)) from gap
 
     def _gap(self, reason: str) -> Gap:
-        if reason != OVERFLOW:
-            self._owners.clear()
+        self._memory.gap(reason)
         return Gap(reason)
 
     # -- journals

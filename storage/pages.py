@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from storage.btree import DatabaseHeader, Page, PageKind, is_ptrmap, overflow_next, parse_page, parse_trunk
 from storage.candidates import Candidates, candidates_of
+from storage.leaves import KnownLeaves
 from storage.reader import SectionReader
 
 MAX_BYTES = 32 << 20
@@ -69,31 +70,59 @@ class OverflowOwners:
         self._rows.clear()
 
 
+class Memory:
+    """What is remembered of pages from look to look. Void as soon as one commit may have been missed."""
+
+    def __init__(self) -> None:
+        self.owners = OverflowOwners()
+        self.leaves = KnownLeaves()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.owners.clear()
+        self.leaves.clear()
+
+    def gap(self, reason: str) -> None:
+        """The last commits were not understood. After OVERFLOW every page was seen, so that owners still hold."""
+        self.leaves.clear()
+        if reason != OVERFLOW:
+            self.owners.clear()
+
+
 def places_of(
     images: Mapping[int, bytes],
     header: DatabaseHeader,
     usable: int,
-    owners: OverflowOwners,
+    memory: Memory,
     readers: Sequence[SectionReader],
     read: Read,
+    *,
+    is_exact: bool = True,
 ) -> Candidates:
     """Where rows may have changed, given the images after the commits of all pages that the commits wrote.
 
-    `header.freelist_trunk` is 0 where the free list is not known to have changed. Raises Gap.
+    `header.freelist_trunk` is 0 where the free list is not known to have changed. Not `is_exact` if the images may be
+    newer than the open snapshot. Raises Gap.
     """
     leaves: list[Page] = []
     other: set[int] = set()
-    has_index = False
+    owners = memory.owners
+    has_index = is_structural = False
     for number, image in images.items():
         page = parse_page(image, number, usable)
+        if page is not None and page.kind is PageKind.TABLE_LEAF:
+            leaves.append(page)
+            continue
+        memory.leaves.drop(number)
         if page is None:
             other.add(number)
-        elif page.kind is PageKind.TABLE_LEAF:
-            leaves.append(page)
+        elif page.kind is PageKind.TABLE_INTERIOR:
+            is_structural = True
         else:
-            has_index = has_index or page.kind is not PageKind.TABLE_INTERIOR
+            has_index = True
     if sum(len(leaf.rowids) for leaf in leaves) > MAX_ROWS:
         raise Gap("burst")
+    touched: dict[int, set[int]] = {}
     if other or any(leaf.overflow for leaf in leaves):
         free = _free_pages(header.freelist_trunk, usable, read)
         other -= free
@@ -103,8 +132,11 @@ def places_of(
         free |= doubtful
         if header.largest_root:
             other = {number for number in other if not is_ptrmap(number, usable)}
-        _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
-    return candidates_of(leaves, owners.of(other, read), readers, other_trees=has_index)
+        touched = _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
+    return candidates_of(
+        leaves, owners.of(other, read), readers, memory.leaves, touched,
+        other_trees=has_index, is_structural=is_structural, is_exact=is_exact,
+    )  # fmt: skip
 
 
 def _free_pages(trunk: int, usable: int, read: Read) -> set[int]:
@@ -130,9 +162,12 @@ def _listed(images: Mapping[int, bytes], numbers: Iterable[int], usable: int) ->
     return {leaf for trunk in trunks if trunk is not None for leaf in trunk[1]}
 
 
-def _explain_chains(leaves: Sequence[Page], other: set[int], owners: OverflowOwners, read: Read) -> None:
-    """An overflow page that hangs on a leaf that changed belongs to a row that is a candidate already."""
-    steps = 0
+def _explain_chains(
+    leaves: Sequence[Page], other: set[int], owners: OverflowOwners, read: Read
+) -> dict[int, set[int]]:
+    """An overflow page that hangs on a leaf that changed belongs to a row of that leaf: those rows, by leaf."""
+    steps, written = 0, frozenset(other)
+    touched: dict[int, set[int]] = {}
     for leaf in leaves:
         for rowid, first in leaf.overflow:
             owners.own(first, rowid)
@@ -140,8 +175,11 @@ def _explain_chains(leaves: Sequence[Page], other: set[int], owners: OverflowOwn
             while number and steps < STEPS and (image := read(number)) is not None:
                 steps += 1
                 other.discard(number)
+                if number in written:  # also if another leaf, which may be free by now, points there too
+                    touched.setdefault(leaf.pgno, set()).add(rowid)
                 number = overflow_next(image)
                 if number:
                     owners.own(number, rowid)
     if steps >= STEPS:
         owners.clear()  # chains that were not followed may hold pages that changed hands
+    return touched

@@ -17,7 +17,7 @@ from struct import Struct
 from storage.btree import HEADER_SIZE, parse_header
 from storage.candidates import Candidates
 from storage.held import HELD, Held
-from storage.pages import MAX_BYTES, OVERFLOW, Gap, Moved, OverflowOwners, places_of
+from storage.pages import MAX_BYTES, Gap, Memory, Moved, places_of
 from storage.reader import SectionReader
 from storage.walfile import (
     FRAME_HEADER_SIZE,
@@ -56,14 +56,14 @@ class WalHints:
         self._database: Held | None = None
         self._position: WalIndex | None = None
         self._now: WalIndex | None = None
-        self._owners = OverflowOwners()
+        self._memory = Memory()
         self._lost: str | None = None
 
     # -- life
 
     def reset(self) -> None:
         """Begin here: what was committed so far is somebody else's to find. The SQLite connection is open."""
-        self._owners.clear()
+        self._memory.clear()
         if self._wal is not None:
             os.close(self._wal)
             self._wal = None
@@ -117,17 +117,13 @@ class WalHints:
         changed = self._changed(self._position, now)
         # An auto-vacuum cuts pages off; their last images are of no row any more.
         images = {number: image for number, image in changed.images.items() if number <= now.page_count}
-        found = self._places(images, now.page_size, readers)
-        is_exact = _end(now) == _end(before)
-        for places in found.values():
-            places.is_exact = is_exact
+        found = self._places(images, now.page_size, readers, is_exact=_end(now) == _end(before))
         self._position = before
         return found
 
     def skip(self, reason: str) -> None:
         """After a gap: go on from what `before` noted, since the pass that follows sees at least that much."""
-        if reason != OVERFLOW:  # then every frame was read; else an overflow page may have changed hands unseen
-            self._owners.clear()
+        self._memory.gap(reason)
         self._position, self._lost = self._now, None
 
     def lose(self, reason: str) -> None:
@@ -194,7 +190,9 @@ class WalHints:
 
     # -- pages
 
-    def _places(self, images: dict[int, bytes], page_size: int, readers: Sequence[SectionReader]) -> Candidates:
+    def _places(
+        self, images: dict[int, bytes], page_size: int, readers: Sequence[SectionReader], *, is_exact: bool
+    ) -> Candidates:
         assert self._database is not None
         # Without page 1 among the frames neither the reserved size nor the auto-vacuum mode has changed, but the free
         # list in the file may be older than the log.
@@ -203,7 +201,8 @@ class WalHints:
             raise Gap("header")
         if 1 not in images:
             header = replace(header, freelist_trunk=0)
-        return places_of(images, header, page_size - header.reserved, self._owners, readers, images.get)
+        usable = page_size - header.reserved
+        return places_of(images, header, usable, self._memory, readers, images.get, is_exact=is_exact)
 
 
 def _identity(path: str) -> tuple[int, int]:
