@@ -167,22 +167,30 @@ class Capture:
             self._reopen()
         elif not thorough and self._version.data >= 0 and self._hints.is_quiet():
             return False
-        if self._legacy.data_version() == self._version.data:
+        if thorough and self._legacy.data_version() == self._version.data:
+            return False
+        news = self._examine_news()
+        if news is None:
             return False
         self.looks += 1
-        batches, hinted = self._examine_news()
+        batches, hinted = news
         self._examiner.record(batches)
         for watched in self.watched:
             watched.tail = watched.tail or hinted is None
         return True
 
-    def _examine_news(self) -> tuple[list[Batch], Candidates | None]:
-        """Read what the hints name, all from one snapshot that shows exactly the commits that the hints cover."""
+    def _examine_news(self) -> tuple[list[Batch], Candidates | None] | None:
+        """Read what the hints name, all from one snapshot that shows exactly the commits that the hints cover.
+
+        None if nothing was committed.
+        """
         while True:
             self._hints.before(self._legacy)
             started = time.monotonic()
             try:
                 with self._legacy.snapshot() as version:
+                    if version == self._version:
+                        return None
                     now = FileVersion.of(self._legacy.header())
                     if self._state.is_earlier(now):
                         self._judge_database()
@@ -190,8 +198,8 @@ class Capture:
                     self._state.note_version(now)
                     if version.schema != self._version.schema:
                         self._refit(version)
-                    self._version = version
                     hinted = self._hints.take(self._readers())
+                    self._version = version  # not before: Moved asks for another snapshot of the same commit
                     return [
                         self._hinted(watched, hinted) for watched in self.watched if watched.reader is not None
                     ], hinted

@@ -47,6 +47,8 @@ class Examiner:
 
     def places(self, watched: Watched, places: Places) -> Batch:
         """Examine the rows that stand, or are known to have stood, in these places."""
+        if not places.locs and not places.intervals:
+            return Batch(watched, [], [], {}, set(), 0)
         reader, section = _reader(watched), watched.section
         rows: dict[int, Row] = {}
         bad: dict[int, BadRow] = {}

@@ -34,6 +34,9 @@ class FailedRows(ABC):
 
     def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> None:
         """Record rows that fail now and forget those that do not any more."""
+        mended = list(mended)
+        if not broken and not mended:
+            return
         now = int(time.time() * 1000)
         self._sql.executemany(
             "DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended]

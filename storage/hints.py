@@ -105,8 +105,8 @@ class PageHints:
 
     def before(self, legacy: LegacyDatabase) -> None:
         """Note where the log ends. The writer may have changed the journal mode."""
-        is_wal = legacy.journal_mode() == "wal"
-        if is_wal != self._is_wal:
+        is_wal = legacy.is_wal()
+        if is_wal != self._is_wal and (is_wal := legacy.journal_mode() == "wal") != self._is_wal:
             log.info("the journal mode changed to %s", "WAL" if is_wal else "a rollback journal")
             self.reset(legacy)
             (self._wal if self._is_wal else self._journal).lose("journal_mode")

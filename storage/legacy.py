@@ -23,6 +23,8 @@ from storage.held import HELD, Held
 Identity = tuple[int, int]
 """(device, inode) of the file."""
 
+WAL_VERSION = 2
+"""What the header's read version says in WAL mode."""
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION}
@@ -153,6 +155,8 @@ class LegacyDatabase:
         self._connection: sqlite3.Connection | None = None
         self._shm: Identity | None = None
         self._held: Held | None = None
+        self._raw_header = b""
+        self._header: DatabaseHeader | None = None
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -195,9 +199,15 @@ class LegacyDatabase:
 
     def header(self) -> DatabaseHeader | None:
         """The header in the file now; None if it has none. Inside a snapshot it is of a commit that will stay."""
-        if self._held is None:
-            return None
-        return parse_header(os.pread(self._held.descriptor, HEADER_SIZE, 0))
+        raw = b"" if self._held is None else os.pread(self._held.descriptor, HEADER_SIZE, 0)
+        if raw != self._raw_header:
+            self._raw_header, self._header = raw, parse_header(raw)
+        return self._header
+
+    def is_wal(self) -> bool:
+        """Whether the file is in WAL mode, asked without any lock."""
+        header = self.header()
+        return header is not None and header.read_version == WAL_VERSION
 
     def is_replaced(self) -> bool:
         """Whether the path names another file than the one that is open. Raises DatabaseAway if it names none.

@@ -74,6 +74,7 @@ class SectionReader:
         names = [self.rowid] if self.rowid else [quoted(name) for name in _primary_key(connection, section.table)]
         self._place = [f"{quoted(section.table)}.{name}" for name in names]
         self._select, self._filter = self._statement()
+        self._one = f"{self._select} WHERE {self._place[0]} = ? AND {self._filter}"
 
     def _statement(self) -> tuple[str, str]:
         fields = ", ".join(f"({expression}\n)" for _, expression in self.section.fields)
@@ -161,13 +162,15 @@ class SectionReader:
 
     def at(self, locs: Sequence[int]) -> Chunk:
         """The rows that stand at these rowids now. Only for tables that have rowids."""
-        listed = json.dumps(list(locs))
         try:
-            records = self._connection.execute(
-                f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} "
-                f"ORDER BY {self._place[0]}",
-                (listed,),
-            ).fetchall()
+            if len(locs) == 1:  # the usual commit: one row
+                records = self._connection.execute(self._one, locs).fetchall()
+            else:
+                records = self._connection.execute(
+                    f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} "
+                    f"ORDER BY {self._place[0]}",
+                    (json.dumps(list(locs)),),
+                ).fetchall()
             return Chunk([self._row(record) for record in records], [], None)
         except sqlite3.OperationalError as error:
             if not _is_row_error(error):

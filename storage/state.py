@@ -236,7 +236,10 @@ class StateFile(FailedRows, Epochs):
 
     def known_at(self, section: Section, locs: Iterable[int]) -> list[Known]:
         """Rows known at these rowids."""
-        return self._known(section, "loc IN (SELECT value FROM json_each(?))", (json.dumps(list(locs)),))
+        locs = list(locs)
+        if len(locs) == 1:  # the usual commit: one row
+            return self._known(section, "loc = ?", locs)
+        return self._known(section, "loc IN (SELECT value FROM json_each(?))", (json.dumps(locs),))
 
     def find(self, section: Section, key: bytes) -> Known | None:
         """The row known under a key. None for all before `index_keys`."""
@@ -299,7 +302,8 @@ class StateFile(FailedRows, Epochs):
                 remember.append((section, row.loc, row.key, row.digest, place, outcome.pending))
             if outcome.draft is not None:
                 events.append(self._append(outcome))
-        self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
+        if forget:
+            self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
         self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)", remember)
         self._set_version()
         if events:

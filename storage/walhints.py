@@ -31,6 +31,8 @@ from storage.walfile import (
 )
 
 TORN_TRIES = 20
+WAL_INDEX_COPIES = 96
+"""Bytes of the two copies of the wal-index header."""
 
 _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
@@ -56,6 +58,8 @@ class WalHints:
         self._database: Held | None = None
         self._position: WalIndex | None = None
         self._now: WalIndex | None = None
+        self._raw_index = b""
+        self._parsed_index: WalIndex | None = None
         self._memory = Memory()
         self._lost: str | None = None
 
@@ -97,7 +101,9 @@ class WalHints:
     def is_quiet(self) -> bool:
         """Whether the index says that nothing was committed since the last `take`."""
         index, then = self._index(), self._position
-        return self._lost is None and index is not None and then is not None and _end(index) == _end(then)
+        if self._lost is not None or index is None or then is None:
+            return False
+        return index is then or _end(index) == _end(then)
 
     def before(self) -> None:
         """Note where the log ends, ahead of the snapshot."""
@@ -135,8 +141,13 @@ class WalHints:
         if self._shm is None:
             return None
         for _ in range(TORN_TRIES):
-            index = parse_wal_index(os.pread(self._shm.descriptor, WAL_INDEX_SIZE, 0))
+            raw = os.pread(self._shm.descriptor, WAL_INDEX_SIZE, 0)
+            # What a checkpoint and readers change comes behind the two copies, and is not asked for here.
+            if raw[:WAL_INDEX_COPIES] == self._raw_index:
+                return self._parsed_index
+            index = parse_wal_index(raw)
             if index is not None:
+                self._raw_index, self._parsed_index = raw[:WAL_INDEX_COPIES], index
                 return index
         return None
 

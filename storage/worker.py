@@ -183,7 +183,7 @@ class CaptureWorker:
 
     def _note_mode(self) -> None:
         """In rollback mode readers and writers shut each other out: leave most of the time to writers."""
-        self.status.wal = self._legacy.journal_mode() == "wal"
+        self.status.wal = self._legacy.is_wal()
         self.capture.chunk_rows = CHUNK_ROWS if self.status.wal else ROLLBACK_CHUNK_ROWS
         self._next_look = 0.0 if self.status.wal else time.monotonic() + self.capture.held * ROLLBACK_PAUSE
 
