@@ -157,13 +157,14 @@ class Capture:
 
     # -- looking
 
-    def look(self, *, thorough: bool = True) -> bool:
+    def look(self, *, thorough: bool = True, have_files_moved: bool = True) -> bool:
         """Take in what was committed since the last look; whether there was anything. Raises Busy, DatabaseAway.
 
         SQLite itself is asked only if `thorough`, or if the pages' own counters moved, since in rollback mode even the
-        question takes a lock for a moment.
+        question takes a lock for a moment. Whether the file was replaced is asked if that is `thorough`, or if files
+        may have come or gone.
         """
-        if not self._legacy.is_open or self._legacy.is_replaced():
+        if not self._legacy.is_open or ((thorough or have_files_moved) and self._legacy.is_replaced()):
             self._reopen()
         elif not thorough and self._version.data >= 0 and self._hints.is_quiet():
             return False

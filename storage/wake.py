@@ -35,7 +35,8 @@ class Waker:
         self._inotify = self._start() if use_inotify and INotify is not None else None
         self._files: dict[int, str] = {}
         self._folder = -1
-        self.journal_seen = False
+        self.has_moved = True
+        """Whether files may have come or gone since this was last set to False."""
         if self._inotify is not None:
             self._poll.register(self._inotify.fileno(), select.POLLIN)
             self.rewatch()
@@ -90,6 +91,7 @@ class Waker:
             else:
                 ours = True
         if coming:
+            self.has_moved = True
             self.rewatch()
         return ours
 

@@ -58,6 +58,8 @@ class WalHints:
         self._database: Held | None = None
         self._position: WalIndex | None = None
         self._now: WalIndex | None = None
+        self._peeked: WalIndex | None = None
+        """What `is_quiet` has read, for the look that follows."""
         self._raw_index = b""
         self._parsed_index: WalIndex | None = None
         self._memory = Memory()
@@ -74,7 +76,7 @@ class WalHints:
         with suppress(OSError):
             self._wal = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
             self._hold()
-        self._position, self._lost = self._index(), None
+        self._position, self._lost, self._peeked = self._index(), None, None
 
     def _hold(self) -> None:
         if self._shm is None or self._shm.identity != _identity(f"{self._path}-shm"):
@@ -101,29 +103,35 @@ class WalHints:
     def is_quiet(self) -> bool:
         """Whether the index says that nothing was committed since the last `take`."""
         index, then = self._index(), self._position
-        if self._lost is not None or index is None or then is None:
-            return False
-        return index is then or _end(index) == _end(then)
+        is_known = self._lost is None and index is not None and then is not None
+        is_quiet = is_known and (index is then or _end(index) == _end(then))
+        self._peeked = None if is_quiet else index
+        return is_quiet
 
     def before(self) -> None:
         """Note where the log ends, ahead of the snapshot."""
-        self._now = self._index()
+        self._now, self._peeked = self._peeked or self._index(), None
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
         """Where the commits since the last call may have changed rows. Raises Moved, Gap.
 
-        A writer may commit between `before` and the snapshot. What is read then reaches beyond the snapshot, and the
-        position only to `before`: a page that changes after the snapshot is met again at the next call.
+        A writer may commit between `before` and the snapshot. Then the snapshot shows more than the frames up to
+        `before` tell of; a page that such a commit wrote is met again at the next call.
         """
-        before, now = self._now, self._index()
-        if before is None or now is None or now.salts != before.salts:
+        before = self._now
+        if before is None:
             raise Moved
         if self._lost is not None or self._position is None or self._wal is None or self._database is None:
             raise Gap(self._lost or "start")
-        changed = self._changed(self._position, now)
+        changed = self._changed(self._position, before)
+        # A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves
+        # them empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
+        now = self._index()
+        if now is None or now.salts != before.salts:
+            raise Moved
         # An auto-vacuum cuts pages off; their last images are of no row any more.
-        images = {number: image for number, image in changed.images.items() if number <= now.page_count}
-        found = self._places(images, now.page_size, readers, is_exact=_end(now) == _end(before))
+        images = {number: image for number, image in changed.images.items() if number <= before.page_count}
+        found = self._places(images, before.page_size, readers, is_exact=_end(now) == _end(before))
         self._position = before
         return found
 
@@ -168,7 +176,7 @@ class WalHints:
         return Changed(old.images | new.images, commits)
 
     def _frames(self, index: WalIndex, first: int) -> Changed:
-        """The frames from `first` to the end of the log. Raises Moved if overwritten meanwhile, Gap if too many."""
+        """The frames from `first` to the end of the log. Raises Moved if there are fewer, Gap if too many."""
         count = index.max_frame - first + 1
         if count <= 0:
             return Changed({}, 0)
@@ -177,10 +185,7 @@ class WalHints:
             raise Gap("burst")
         assert self._wal is not None
         data = os.pread(self._wal, count * size, WAL_HEADER_SIZE + (first - 1) * size)
-        # A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves
-        # them empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
-        still = self._index()
-        if len(data) < count * size or still is None or still.salts != index.salts:
+        if len(data) < count * size:
             raise Moved
         return _newest(data, [_PLACE.unpack_from(data, at) for at in range(0, len(data), size)], size)
 
@@ -240,6 +245,8 @@ def _newest(data: bytes, frames: Sequence[tuple[int, int]], size: int) -> Change
     return Changed(images, commits)
 
 
-def _end(index: WalIndex) -> tuple[object, ...]:
+def _end(index: WalIndex | None) -> tuple[object, ...]:
     """What moves with a commit, without what moves with readers and checkpoints."""
+    if index is None:
+        return ()
     return index.change, index.salts, index.max_frame, index.frame_checksum, index.page_count

@@ -164,7 +164,9 @@ class CaptureWorker:
         if (pause := self._next_look - time.monotonic()) > 0:
             return pause
         # Between the hints and the poll, only what can be seen without a lock is asked.
-        news = self.capture.look(thorough=not hinted and self._early >= len(EARLY))
+        thorough = not hinted and self._early >= len(EARLY)
+        news = self.capture.look(thorough=thorough, have_files_moved=self._waker.has_moved)
+        self._waker.has_moved = not self._waker.has_file_events
         if news:
             self._news_at = time.monotonic()
             self._note_mode()
