@@ -226,6 +226,7 @@ class LegacyDatabase:
     def journal_mode(self) -> str:
         """`wal`, or `delete` for every kind of rollback journal. Raises Busy, DatabaseAway."""
         try:
+            self.connection.execute("PRAGMA schema_version").fetchone()  # else it may answer from what it read before
             return str(self.connection.execute("PRAGMA journal_mode").fetchone()[0], "ascii")
         except sqlite3.Error as error:
             raise translated(error, self.path) from error

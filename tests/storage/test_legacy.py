@@ -88,6 +88,25 @@ def test_a_pragma_that_is_let_through_cannot_be_used_to_write(legacy: LegacyData
     assert legacy.journal_mode() == "delete"
 
 
+@pytest.mark.parametrize(("mode", "then"), [("DELETE", "WAL"), ("WAL", "DELETE")])
+def test_the_journal_mode_is_the_one_of_now(path: Path, mode: str, then: str) -> None:
+    """Asked of SQLite and of the header alone, though our connection has not read anything since it was changed."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute(f"PRAGMA journal_mode={mode}")
+        writer.execute("CREATE TABLE m(x)")
+        legacy = LegacyDatabase(path)
+        if mode == "WAL":  # nobody else may have it open
+            writer.execute(f"PRAGMA journal_mode={then}")
+        legacy.open()
+        try:
+            if mode != "WAL":
+                assert (legacy.journal_mode(), legacy.is_wal()) == ("delete", False)
+                writer.execute(f"PRAGMA journal_mode={then}")
+            assert (legacy.journal_mode(), legacy.is_wal()) == (then.lower(), then == "WAL")
+        finally:
+            legacy.close()
+
+
 def test_text_comes_as_bytes(legacy: LegacyDatabase, writer: sqlite3.Connection) -> None:
     """A TEXT column may hold what is no UTF-8."""
     writer.execute("INSERT INTO m VALUES (CAST(x'ff' AS TEXT))")
