@@ -7,10 +7,12 @@ sqlite.org/fileformat2.html.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
 from struct import Struct, unpack_from
+from types import MappingProxyType
 
 HEADER_SIZE = 100
 """Bytes of the database header, which stands in front of the b-tree header of page 1."""
@@ -63,6 +65,11 @@ class PageKind(IntEnum):
     TABLE_LEAF = 0x0D
 
 
+Cell = tuple[int, int, bytes]
+"""A cell of a table leaf: its rowid, the first page of its overflow chain or 0, and its bytes."""
+NO_CELLS: Mapping[int, Cell] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One b-tree page. What its kind does not have is empty.
@@ -70,7 +77,7 @@ class Page:
     `rowids` are those of a table leaf, ascending; `overflow` pairs a rowid of the same leaf with the first page of its
     overflow chain. `children` are the pages under an interior page from left to right, the right-most pointer
     included; `keys` are the rowids between the children of a table interior page, one fewer than children. `cells` are
-    the bytes of a table leaf's cells, one for each of `rowids`.
+    those of a table leaf, by their offset and in the order of `rowids`.
     """
 
     pgno: int
@@ -79,7 +86,7 @@ class Page:
     overflow: tuple[tuple[int, int], ...] = ()
     children: tuple[int, ...] = ()
     keys: tuple[int, ...] = ()
-    cells: tuple[bytes, ...] = field(default=(), compare=False, repr=False)
+    cells: Mapping[int, Cell] = field(default_factory=dict, compare=False, repr=False)
 
 
 class PtrmapKind(IntEnum):
@@ -136,9 +143,9 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     return value << 8 | data[at + 8], at + 9
 
 
-def parse_page(data: bytes, pgno: int, usable_size: int) -> Page | None:
+def parse_page(data: bytes, pgno: int, usable_size: int, before: Mapping[int, Cell] = NO_CELLS) -> Page | None:
     """Reads b-tree page `pgno` from `data`, which starts with that page. None if it is no b-tree page or contradicts
-    itself.
+    itself. `before` are cells that were read of a leaf of that size: those that stand where they stood are taken over.
 
     Index pages are read only as far as their kind and children: keys without a rowid are for SQL to read.
     """
@@ -147,8 +154,12 @@ def parse_page(data: bytes, pgno: int, usable_size: int) -> Page | None:
     if start is None or kind is None:
         return None
     if kind is PageKind.TABLE_LEAF:
-        cells = _leaf_cells(data, start, usable_size)
-        return None if cells is None else Page(pgno, kind, tuple(cells[0]), tuple(cells[1]), cells=tuple(cells[2]))
+        cells = _leaf_cells(data, start, usable_size, before)
+        if cells is None:
+            return None
+        rowids = tuple([rowid for rowid, _, _ in cells.values()])
+        overflow = tuple([(rowid, first) for rowid, first, _ in cells.values() if first])
+        return Page(pgno, kind, rowids, overflow, cells=cells)
     if kind is PageKind.INDEX_LEAF:
         return None if _cell_pointers(data, start, 8, usable_size) is None else Page(pgno, kind)
     return _interior(data, pgno, start, kind, usable_size)
@@ -159,8 +170,8 @@ def leaf_rowids(data: bytes, pgno: int, usable_size: int) -> tuple[int, ...] | N
     start = _start(data, pgno, usable_size)
     if start is None or data[start] != PageKind.TABLE_LEAF:
         return None
-    cells = _leaf_cells(data, start, usable_size)
-    return None if cells is None else tuple(cells[0])
+    cells = _leaf_cells(data, start, usable_size, NO_CELLS)
+    return None if cells is None else tuple(rowid for rowid, _, _ in cells.values())
 
 
 def overflow_next(data: bytes) -> int:
@@ -237,29 +248,33 @@ def _cell_pointers(data: bytes, start: int, header_size: int, usable_size: int) 
     return pointers if not pointers or content <= min(pointers) <= max(pointers) <= usable_size - 4 else None
 
 
-LeafCells = tuple[list[int], list[tuple[int, int]], list[bytes]]
-"""The rowids of a table leaf, its (rowid, first overflow page) pairs, and the bytes of each cell."""
-
-
-def _leaf_cells(data: bytes, start: int, usable_size: int) -> LeafCells | None:
+def _leaf_cells(data: bytes, start: int, usable_size: int, before: Mapping[int, Cell]) -> dict[int, Cell] | None:
+    """The cells of a table leaf by offset, in the order of their rowids."""
     pointers = _cell_pointers(data, start, 8, usable_size)
     if pointers is None:
         return None
     try:
-        return _read_leaf_cells(data, pointers, usable_size)
+        return _read_leaf_cells(data, pointers, usable_size, before)
     except IndexError:
         return None
 
 
-def _read_leaf_cells(data: bytes, pointers: tuple[int, ...], usable_size: int) -> LeafCells | None:
-    rowids: list[int] = []
-    overflow: list[tuple[int, int]] = []
-    cells: list[bytes] = []
+def _read_leaf_cells(
+    data: bytes, pointers: tuple[int, ...], usable_size: int, before: Mapping[int, Cell]
+) -> dict[int, Cell] | None:
+    cells: dict[int, Cell] = {}
     longest_local = usable_size - 35
     previous = _SMALLEST_ROWID - 1
     # Every look runs this loop over every page of a commit. Varints are decoded in place, because a call for each
     # costs as much as all the rest of the cell.
     for start in pointers:
+        cell = before.get(start)
+        if cell is not None and data.startswith(cell[2], start):
+            if cell[0] <= previous:
+                return None
+            previous = cell[0]
+            cells[start] = cell
+            continue
         size = data[start]
         at = start + 1
         if size >= 0x80:
@@ -286,15 +301,15 @@ def _read_leaf_cells(data: bytes, pointers: tuple[int, ...], usable_size: int) -
             first = int.from_bytes(data[at : at + 4])
             if size > _LONGEST or first < 2:
                 return None
-            overflow.append((rowid, first))
             at += 4
         else:
+            first = 0
             at += size
         if at > usable_size or rowid <= previous:
             return None
-        rowids.append(previous := rowid)
-        cells.append(data[start:at])
-    return rowids, overflow, cells
+        previous = rowid
+        cells[start] = rowid, first, data[start:at]
+    return cells if len(cells) == len(pointers) else None
 
 
 def _signed(value: int) -> int:

@@ -8,25 +8,27 @@ leaf is need not be asked again, and the rows whose cells are as they were need 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from storage.btree import Page
+from storage.btree import NO_CELLS, Cell, Page
 
 MAX_LEAVES_BYTES = 4 << 20
+OVERHEAD = 200
+"""Bytes of memory that a cell takes beside its own, about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """The cells of a leaf by rowid, and the numbers of the sections whose table it may be of."""
+    """The cells of a leaf by offset, and the numbers of the sections whose table it may be of."""
 
-    cells: dict[int, bytes]
+    cells: Mapping[int, Cell]
     sections: tuple[int, ...]
     size: int
 
     def changed(self, page: Page) -> set[int]:
         """The rowids whose cells differ, those that came and those that went."""
-        return {rowid for rowid, _ in self.cells.items() ^ dict(zip(page.rowids, page.cells, strict=True)).items()}
+        return {rowid for rowid, _, _ in set(self.cells.values()).symmetric_difference(page.cells.values())}
 
 
 class KnownLeaves:
@@ -36,6 +38,11 @@ class KnownLeaves:
         self._leaves: OrderedDict[int, Leaf] = OrderedDict()
         self._size = 0
 
+    def cells(self, number: int) -> Mapping[int, Cell]:
+        """The cells of a page at the last look; none if they are not known."""
+        leaf = self._leaves.get(number)
+        return NO_CELLS if leaf is None else leaf.cells
+
     def get(self, number: int) -> Leaf | None:
         """How a page was at the last look; None if that is not known."""
         return self._leaves.get(number)
@@ -43,8 +50,8 @@ class KnownLeaves:
     def put(self, page: Page, sections: Iterable[int]) -> None:
         """How a page is now, which is what the open snapshot shows."""
         self.drop(page.pgno)
-        size = sum(map(len, page.cells)) + 100 * len(page.cells)
-        self._leaves[page.pgno] = Leaf(dict(zip(page.rowids, page.cells, strict=True)), tuple(sections), size)
+        size = sum([len(cell) + OVERHEAD for _, _, cell in page.cells.values()])
+        self._leaves[page.pgno] = Leaf(page.cells, tuple(sections), size)
         self._size += size
         while self._size > MAX_LEAVES_BYTES:
             self._size -= self._leaves.popitem(last=False)[1].size

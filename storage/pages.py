@@ -109,7 +109,7 @@ def places_of(
     owners = memory.owners
     has_index = is_structural = False
     for number, image in images.items():
-        page = parse_page(image, number, usable)
+        page = parse_page(image, number, usable, memory.leaves.cells(number))
         if page is not None and page.kind is PageKind.TABLE_LEAF:
             leaves.append(page)
             continue

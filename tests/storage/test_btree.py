@@ -378,6 +378,22 @@ def test_a_damaged_page_is_refused_or_still_sound(data: st.DataObject) -> None:
     assert leaf_rowids(cut, pgno, usable) is None
 
 
+@given(st.data())
+def test_a_page_reads_the_same_beside_what_it_was_before(data: st.DataObject) -> None:
+    """Cells that did not change are taken over, and no other."""
+    pages = [entry for entry in real_pages() if entry[2] == 512]
+    pgno, page, usable = data.draw(st.sampled_from(pages))
+    changed = bytearray(data.draw(st.sampled_from([page, *(other for number, other, _ in pages if number > 1)])))
+    spot = st.tuples(st.integers(0, usable - 1), st.integers(0, 255))
+    for at, value in data.draw(st.lists(spot, max_size=6)):
+        changed[at] = value
+    known = parse_page(page, pgno, usable)
+    alone = parse_page(bytes(changed), pgno, usable)
+    beside = parse_page(bytes(changed), pgno, usable, known.cells if known else {})
+    assert beside == alone
+    assert alone is None or beside is None or dict(beside.cells) == dict(alone.cells)
+
+
 def test_the_worst_page_costs_no_more_than_its_size() -> None:
     """Cells that are one endless varint each are read in bounded work: nine bytes for a number, not the page."""
     for kind in (0x0D, 0x05):
