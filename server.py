@@ -46,7 +46,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         raise ConfigurationError("no database given", "say --db FILE")
     mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
     state = settings.state or default_state(database)
-    bridge = Bridge(settings, database, state, mapping.sections, mapping.conversations)
+    bridge = Bridge(settings, database, state, mapping)
     server = Server(make_app(Context(settings, bridge, SAMPLES)))
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from bridge.inspect.fields import percent
@@ -9,7 +11,9 @@ from bridge.inspect.inspection import Inspection, inspect_database
 from bridge.mapping import REFERENCE, Mapping, load_mapping, parse_mapping
 from storage.errors import ConfigurationError, MappingMisfit
 from storage.legacy import Busy, LegacyDatabase
-from storage.reader import SectionReader, table_names
+from storage.names import table_names
+from storage.reader import SectionReader
+from storage.types import Section
 
 MOST_TABLES = 20
 """So many are named when none of them fits."""
@@ -48,14 +52,20 @@ def _reference(database: Path) -> tuple[Mapping | None, list[str]]:
         legacy.open()
         with legacy.snapshot():
             tables = table_names(legacy.connection)
-            try:
-                for section in mapping.sections:
-                    SectionReader(legacy.connection, section)
-            except MappingMisfit:
+            if not _fits(legacy, mapping.sections):
                 return None, tables
-            return mapping, tables
+            return mapping if _fits(legacy, mapping.others) else replace(mapping, conversations=None), tables
     finally:
         legacy.close()
+
+
+def _fits(legacy: LegacyDatabase, sections: Iterable[Section]) -> bool:
+    try:
+        for section in sections:
+            SectionReader(legacy.connection, section)
+    except MappingMisfit:
+        return False
+    return True
 
 
 def _looked(database: Path, tables: list[str]) -> Inspection:

@@ -17,7 +17,7 @@ import msgspec
 
 from bridge.decide import Unrenderable, decide, encode, owners_of
 from bridge.errors import LoadFailed, WalcastError
-from bridge.mapping import Conversations
+from bridge.mapping import Conversations, conversation_section
 from storage.load import BUDGET, PAGE_BYTES, Reads
 from storage.loadsql import BadPlace, Place, Sought
 from storage.types import Change, Draft, Kind, Op, Row, Section, text_of
@@ -93,7 +93,7 @@ class Loader:
         self._conversations = (
             [_conversation_section(section) for section in sections]
             if conversations is None
-            else [_as_section(conversations)]
+            else [conversation_section(conversations)]
         )
 
     async def close(self) -> None:
@@ -216,12 +216,6 @@ def _anything(_section: Section, _row: Row) -> bool:
 
 def _of_kind(sections: Sequence[Section], kind: Kind) -> list[Section]:
     return [section for section in sections if section.kind == kind]
-
-
-def _as_section(mapped: Conversations) -> Section:
-    """`[conversations]` as a section that has the conversation for its id."""
-    fields = (("id", mapped.id), ("owner", mapped.owner), ("conversation_id", mapped.id), ("name", mapped.name))
-    return Section(-1, "conversations", "message", mapped.table, fields, mapped.where)
 
 
 def _conversation_section(section: Section) -> Section:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import abc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from bridge.depends import Dependency, Expression, MessageDependency, TaskDependency, children
 from bridge.inspect.presets import preset_named, presets
 from storage.errors import ConfigurationError
 from storage.types import Kind, Section
 
-Expression = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
 NOT_YET = {
     "each": "one row that holds many messages",
-    "depends_on": "a child table whose changes re-read their parent",
 }
 
 
@@ -44,6 +44,7 @@ class Messages(_Table):
     conversation_id: Expression
     role: Expression
     content: Expression
+    depends_on: list[MessageDependency] = []
 
 
 class Tasks(_Table):
@@ -56,14 +57,27 @@ class Tasks(_Table):
     timestamp: Expression = "NULL"
     history: Expression = "NULL"
     artifacts: Expression = "NULL"
+    depends_on: list[TaskDependency] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """What a mapping file says: the sections to watch, and where conversations are, if it says so."""
+    """What a mapping file says: the sections to watch, and where conversations are, if it says so.
+
+    `children` are the tables that sections depend on; they are watched as sections are, and give no events.
+    """
 
     sections: tuple[Section, ...]
     conversations: Conversations | None = None
+    children: tuple[Section, ...] = ()
+    conversation_origins: abc.Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def others(self) -> tuple[Section, ...]:
+        """What is not watched but has to fit the database too: `[conversations]`."""
+        if self.conversations is None:
+            return ()
+        return (conversation_section(self.conversations, self.conversation_origins),)
 
 
 _MODELS: dict[str, type[_Table]] = {"conversations": Conversations, "messages": Messages, "tasks": Tasks}
@@ -92,22 +106,27 @@ def parse_mapping(text: str, name: str = "mapping") -> Mapping:
                 f"{name}{_line(text, key, 0, None)}: unknown section [{key}]", _nearest(key, _MODELS)
             )
     tables = [
-        (key, place, _section(text, name, key, number, table))
+        (key, place, _section(text, name, key, number, table), _Origins(text, name, key, number))
         for key in _MODELS
         for place, (number, table) in enumerate(_from_presets(text, name, key, _tables(document.get(key), name, key)))
     ]
-    conversations = [model for _, _, model in tables if isinstance(model, Conversations)]
+    conversations = [(model, origins) for _, _, model, origins in tables if isinstance(model, Conversations)]
     if len(conversations) > 1:
         raise ConfigurationError(f"{name}: [conversations] is given {len(conversations)} times", "give it once")
-    watched = [(key, number, model) for key, number, model in tables if not isinstance(model, Conversations)]
+    watched = [entry for entry in tables if not isinstance(entry[2], Conversations)]
     if not watched:
         raise ConfigurationError(
             f"{name}: neither [messages] nor [tasks]", "a mapping says where at least one of them is"
         )
-    return Mapping(
-        tuple(_as_section(place, *entry) for place, entry in enumerate(watched)),
-        conversations[0] if conversations else None,
-    )
+    sections = tuple(_as_section(place, *entry) for place, entry in enumerate(watched))
+    depending = [
+        (section, dependency, origins.of_dependency(number, dependency.given))
+        for section, (_, _, model, origins) in zip(sections, watched, strict=True)
+        if isinstance(model, Messages | Tasks)
+        for number, dependency in enumerate(model.depends_on)
+    ]
+    model, origins = conversations[0] if conversations else (None, None)
+    return Mapping(sections, model, children(depending, len(sections)), origins.of(Conversations) if origins else {})
 
 
 def _tables(value: object, name: str, key: str) -> list[dict[str, Any]]:
@@ -118,9 +137,7 @@ def _tables(value: object, name: str, key: str) -> list[dict[str, Any]]:
     return tables
 
 
-def _from_presets(
-    text: str, name: str, key: str, tables: list[dict[str, Any]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _from_presets(text: str, name: str, key: str, tables: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each table with its place in the file; one that starts from a preset is each of the preset's, given keys won."""
     for number, table in enumerate(tables):
         if "preset" not in table:
@@ -142,13 +159,15 @@ def _from_presets(
 
 def _section(text: str, name: str, key: str, number: int, table: dict[str, Any]) -> _Table:
     model = _MODELS[key]
-    for field in table:
-        if field in NOT_YET and field not in model.model_fields:
-            where = f"{name}{_line(text, key, number, field)}: [{key}] {field}"
-            raise ConfigurationError(f"{where} ({NOT_YET[field]}) is not supported by this version", "leave it out")
+    for given in table:
+        if given in NOT_YET and given not in model.model_fields:
+            where = f"{name}{_line(text, key, number, given)}: [{key}] {given}"
+            raise ConfigurationError(f"{where} ({NOT_YET[given]}) is not supported by this version", "leave it out")
     try:
         return model.model_validate(table)
     except ValidationError as error:
+        if any(problem["loc"][:1] == ("depends_on",) for problem in error.errors()):
+            raise _dependency_refused(error, _Origins(text, name, key, number)) from error
         # A misspelt key is the reason why another one is missing, so it comes first.
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         field = str(first["loc"][0]) if first["loc"] else ""
@@ -163,6 +182,24 @@ def _section(text: str, name: str, key: str, number: int, table: dict[str, Any])
             ) from error
         raise ConfigurationError(f"{where}: {first['msg']}", "give an SQL expression, as a TOML string") from error
 
+
+def _dependency_refused(error: ValidationError, origins: _Origins) -> ConfigurationError:
+    found = [problem for problem in error.errors() if problem["loc"][:1] == ("depends_on",)]
+    first = min(found, key=lambda problem: problem["type"] != "extra_forbidden")
+    own = _DEPENDENCIES[origins.key]
+    place, given = first["loc"][1:2], [str(part) for part in first["loc"][2:]]
+    lines = origins.of_dependency(int(place[0]) if place else 0, given)
+    where = (
+        f"{lines[given[0]] if given else lines['table']}: [{origins.key}] depends_on{''.join(f' {k}' for k in given)}"
+    )
+    if first["type"] == "extra_forbidden":
+        return ConfigurationError(f"{where} is not a key of it", _nearest(given[0], own.model_fields))
+    shape = f'{{ table = "TABLE", {own.own} = "SQL" }}'
+    reason = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+    return ConfigurationError(f"{where}: {reason}", f"write depends_on = [{shape}]")
+
+
+_DEPENDENCIES: dict[str, type[Dependency]] = {"messages": MessageDependency, "tasks": TaskDependency}
 
 _MISSING = {
     "table": "name the table that holds the rows",
@@ -192,15 +229,51 @@ def _nearest(name: str, names: object) -> str:
     return f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(known)}"
 
 
-def _as_section(place: int, key: str, number: int, model: _Table) -> Section:
+@dataclass(frozen=True, slots=True)
+class _Origins:
+    """Where the keys of one section of a file are written, for what is found wrong only against the database."""
+
+    text: str
+    name: str
+    key: str
+    number: int
+
+    def of(self, model: type[_Table]) -> dict[str, str]:
+        """`FILE:LINE` of each key; of the preset or the header of the section for those that are not given."""
+        preset = _line(self.text, self.key, self.number, "preset")
+        keys = {field: _line(self.text, self.key, self.number, field) for field in model.model_fields}
+        header = _line(self.text, self.key, self.number, None)
+        return {field: self.name + (preset if line == header else line) for field, line in keys.items()}
+
+    def of_dependency(self, place: int, given: abc.Iterable[str]) -> dict[str, str]:
+        """`FILE:LINE` of the keys of one entry of `depends_on`, of that itself if they cannot be made out."""
+        line = int(_line(self.text, self.key, self.number, "depends_on")[1:] or 1)
+        start = sum(len(one) for one in self.text.splitlines(keepends=True)[: line - 1])
+        entry = next(islice(re.finditer(r"\{[^{}]*\}", self.text[start:]), place, None), None)
+        lines = {}
+        for key in ("table", *given):
+            found = re.search(rf"\b{key}\s*=", entry[0]) if entry else None
+            before = self.text[start : start + entry.start() + found.start()] if entry and found else ""
+            lines[key] = f"{self.name}:{line + before.count(chr(10))}"
+        return lines
+
+
+def conversation_section(mapped: Conversations, origins: abc.Mapping[str, str] | None = None) -> Section:
+    """`[conversations]` as a section that has the conversation for its id."""
+    fields = (("id", mapped.id), ("owner", mapped.owner), ("conversation_id", mapped.id), ("name", mapped.name))
+    return Section(-1, "conversations", "message", mapped.table, fields, mapped.where, origins=origins or {})
+
+
+def _as_section(place: int, key: str, number: int, model: _Table, origins: _Origins) -> Section:
     kind: Kind = "message" if isinstance(model, Messages) else "task"
     given = model.model_dump()
     if isinstance(model, Tasks) and given["session_id"] is None:
         given["session_id"] = given["conversation_id"]
     order = ["id", "owner", "conversation_id"]
-    order += [field for field in type(model).model_fields if field not in (*order, "table", "where")]
+    order += [name for name in type(model).model_fields if name not in (*order, "table", "where", "depends_on")]
     title = key if number == 0 else f"{key}[{number + 1}]"
-    return Section(place, title, kind, model.table, tuple((field, given[field]) for field in order), model.where)
+    fields = tuple((name, given[name]) for name in order)
+    return Section(place, title, kind, model.table, fields, model.where, origins=origins.of(type(model)))
 
 
 REFERENCE = """\

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.decide import decide
 from bridge.hub import Hub
 from bridge.load import Loader
-from bridge.mapping import Conversations
+from bridge.mapping import Mapping
 from bridge.metrics import Metrics
 from bridge.replay import Replayer
 from bridge.settings import Settings
@@ -20,7 +19,7 @@ from storage.eventlog import EventLog
 from storage.hints import PageHints
 from storage.legacy import LegacyDatabase, probe
 from storage.state import StateFile
-from storage.types import Event, Section
+from storage.types import Event
 from storage.wake import Waker
 from storage.worker import PATIENCE, CaptureWorker, Pace
 
@@ -38,8 +37,7 @@ class Bridge:
         settings: Settings,
         database: Path,
         state: Path,
-        sections: Sequence[Section],
-        conversations: Conversations | None = None,
+        mapping: Mapping,
     ) -> None:
         self._settings = settings
         self._state = StateFile(state, keep_events=settings.retention_events, keep_seconds=settings.retention_seconds)
@@ -51,14 +49,15 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics = Metrics()
         self.hub = Hub(self.metrics)
-        self.capture = Capture(self._legacy, self._state, sections, decide, self._publish, self._hints)
+        watched, others = (*mapping.sections, *mapping.children), mapping.others
+        self.capture = Capture(self._legacy, self._state, watched, decide, self._publish, self._hints, others)
         self.worker = CaptureWorker(
             self.capture, self._legacy, self._waker, self._pace(), wait=settings.wait, close=self._close
         )
         # A watcher that was told to look seldom is silent that long without being stalled.
         self.status = WorkerStatus(self.worker, settings.stall_seconds + self._pace().poll)
         self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
-        self.loader = Loader(database, sections, conversations)
+        self.loader = Loader(database, mapping.sections, mapping.conversations)
         self.metrics.watch(self.status)
 
     def _pace(self) -> Pace:

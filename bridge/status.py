@@ -69,7 +69,9 @@ class WorkerStatus:
             fallbacks=capture.fallback_reasons,
             epochs=capture.epochs_begun,
             rows_read=capture.rows_read,
-            sections=tuple(_section(capture.mode, watched) for watched in capture.watched),
+            sections=tuple(
+                _section(capture.mode, watched) for watched in capture.watched if watched.section.kind != "child"
+            ),
         )
 
 

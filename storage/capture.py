@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from storage.candidates import Candidates, Interval, Places
+from storage.children import Children
 from storage.epochs import FileVersion
 from storage.errors import MappingMisfit
 from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
@@ -38,10 +39,13 @@ class Capture:
         decide: Decide,
         publish: Publish,
         hints: Hints,
+        others: Sequence[Section] = (),
     ) -> None:
+        """`others` are sections that are not watched, but refused at the start if they do not fit."""
         self._legacy, self._state, self._hints, self._publish = legacy, state, hints, publish
         self._examiner = Examiner(state, decide, publish)
         self.watched = [Watched(section) for section in sections]
+        self._children, self._others = Children(state, self.watched), others
         self._version = Version(-1, -1)
         self.is_attached = False
         self.chunk_rows = CHUNK_ROWS
@@ -76,7 +80,7 @@ class Capture:
     def progress(self) -> str:
         """How far the baseline has come, in rows."""
         running = [w for w in self.watched if w.baseline != "done"]
-        rows = [f"{w.section.name}: {w.progress.rows if w.progress else 0:,} of {w.rows_total:,}" for w in running]
+        rows = [f"{w.section.title}: {w.progress.rows if w.progress else 0:,} of {w.rows_total:,}" for w in running]
         return ", ".join(rows)
 
     @property
@@ -139,6 +143,9 @@ class Capture:
                 watched.reader, watched.misfit = None, str(error)
                 if strict:
                     raise
+        for other in self._others if strict else ():
+            SectionReader(self._legacy.connection, other)
+        self._children.fit(self._legacy.connection)
 
     def _prepare(self, watched: Watched, existing_is_baseline: bool) -> None:
         assert watched.reader is not None
@@ -148,7 +155,7 @@ class Capture:
                 ("running", watched.reader.last_loc()) if existing_is_baseline else ("done", None)
             )
             self._state.set_baseline(watched.section, watched.baseline, watched.floor, None)
-        if watched.baseline != "running" or not watched.reader.has_unique_id:
+        if watched.section.kind != "child" and (watched.baseline != "running" or not watched.reader.has_unique_id):
             self._state.index_keys(watched.section)
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
@@ -201,15 +208,26 @@ class Capture:
                         self._refit(version)
                     hinted = self._hints.take(self._readers())
                     self._version = version  # not before: Moved asks for another snapshot of the same commit
-                    return [
-                        self._hinted(watched, hinted) for watched in self.watched if watched.reader is not None
-                    ], hinted
+                    return self._examine_hinted(hinted), hinted
             except Moved:
                 continue  # bounded: after a few the hints give up and ask for a pass
             except sqlite3.Error as error:
                 raise self._failed(error) from error
             finally:
                 self.held = time.monotonic() - started
+
+    def _examine_hinted(self, hinted: Candidates | None) -> list[Batch]:
+        """First the children, since they name further rows of the sections that depend on them."""
+        batches: list[Batch] = []
+        named: dict[int, set[int]] = {}
+        for watched in sorted(self.watched, key=lambda one: one.section.kind != "child"):
+            if watched.reader is None:
+                continue
+            batch = self._hinted(watched, hinted, named.get(watched.section.number, set()))
+            for number, locs in self._children.parents(watched, batch.changes).items():
+                named.setdefault(number, set()).update(locs)
+            batches.append(batch)
+        return batches
 
     def _reopen(self) -> None:
         """What is known stays and the rows are compared with it; but another file means that cursors begin anew.
@@ -254,8 +272,8 @@ class Capture:
         if self._legacy.is_open:
             self._hints.reset(self._legacy)
 
-    def _hinted(self, watched: Watched, hinted: Candidates | None) -> Batch:
-        """The rows that a hint names, those that wait for an owner, and without a hint those that changed lately."""
+    def _hinted(self, watched: Watched, hinted: Candidates | None, named: set[int]) -> Batch:
+        """The rows that a hint or a child names, those that wait for an owner, without a hint those changed lately."""
         assert watched.reader is not None
         places = None if hinted is None else hinted[watched.section.number]
         if places is None or places.needs_pass:
@@ -263,6 +281,7 @@ class Capture:
             places = Places(locs=set(watched.recent))
         if watched.reader.rowid is None:
             return Batch(watched, [], [], {}, set(), 0)
+        places.locs.update(named)
         if watched.tail:
             places = self._ahead_of_tail(watched, places)
         places.locs.update(self._waiting(watched, None))
@@ -365,29 +384,46 @@ class Capture:
         try:
             with self._legacy.snapshot():
                 batch = self._examiner.chunk(watched, after, is_baseline=is_baseline, rows=self.chunk_rows)
+                batches = [batch, *self._parents(batch)]
         except sqlite3.Error as error:
             raise self._failed(error) from error
         finally:
             self.held = time.monotonic() - started
-        self._examiner.record([batch])
+        self._examiner.record(batches)
         return batch
+
+    def _parents(self, batch: Batch) -> list[Batch]:
+        """The rows that depend on what was found of a child. What its baseline takes in, `catch_up` looks after."""
+        child, batches = batch.watched, []
+        changes = (one for one in batch.changes if not (batch.is_baseline and child.is_baseline(one)))
+        for number, locs in self._children.parents(child, changes).items():
+            parent, places = self._children.watched[number], Places(locs=locs)
+            batches.append(
+                self._examiner.places(parent, self._ahead_of_tail(parent, places) if parent.tail else places)
+            )
+        return batches
 
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
         with self._legacy.snapshot():
-            gone = [
-                Change(watched.section, Op.GONE, None, entry)
-                for entry in self._limbo(watched, progress)
-                if self._state.find(watched.section, entry.key) == entry and not self._examiner.is_there(watched, entry)
-            ]
-        self._examiner.record([Batch(watched, gone, [], {}, set(), 0)])
+            limbo = self._limbo(watched, progress)
+            if watched.section.kind != "child":
+                limbo = [entry for entry in limbo if self._is_gone(watched, entry)]
+            gone = Batch(watched, [Change(watched.section, Op.GONE, None, entry) for entry in limbo], [], {}, set(), 0)
+            batches = [gone, *self._parents(gone)]
+        self._examiner.record(batches)
         if watched.baseline != "done":
             # Resumed after a stop: what changed before the place it went on from is still to be seen.
             watched.again = watched.again or progress.is_resumed
             watched.baseline, watched.position = "done", None
-            self._state.index_keys(watched.section)
+            if watched.section.kind != "child":
+                self._state.index_keys(watched.section)
             self._state.set_baseline(watched.section, "done", watched.floor, None)
+            self._children.catch_up(watched)
         watched.progress = None
+
+    def _is_gone(self, watched: Watched, entry: Known) -> bool:
+        return self._state.find(watched.section, entry.key) == entry and not self._examiner.is_there(watched, entry)
 
     def _limbo(self, watched: Watched, progress: Progress) -> list[Known]:
         assert watched.reader is not None

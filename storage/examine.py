@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.candidates import Places
+from storage.children import compare_children
 from storage.compare import Comparison, compare
 from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import StateFile
@@ -97,6 +98,9 @@ class Examiner:
         section, reader = watched.section, _reader(watched)
         self.rows_read += len(chunk.rows)
         broken = {bad.loc: bad.reason for bad in chunk.bad}
+        if section.kind == "child":
+            changes = compare_children(section, chunk.rows, known)
+            return Batch(watched, changes, [], broken, failed - broken.keys(), len(chunk.rows), chunk.last)
         found = compare(
             section, chunk.rows, [entry for entry in known if entry.loc not in broken],
             lambda key: self._state.find(section, key), lambda entry: _stands(reader, entry),
@@ -144,8 +148,8 @@ class Examiner:
             before, watched.waiting = watched.waiting, self._state.count_pending(watched.section)
             if watched.waiting and not before:
                 log.warning(
-                    "[%s] has rows that nobody gets (no owner, or not renderable); they are pushed when that changes",
-                    watched.section.name,
+                    "%s has rows that nobody gets (no owner, or not renderable); they are pushed when that changes",
+                    watched.section.title,
                 )
 
     def _outcome(self, batch: Batch, change: Change) -> Outcome:
@@ -153,7 +157,7 @@ class Examiner:
             return Outcome(change, pending=change.known is not None and change.known.pending)
         if change.row is not None:
             batch.watched.remember(change.row.loc)
-        return self._decide(change)
+        return Outcome(change) if change.section.kind == "child" else self._decide(change)
 
 
 def _waiting(known: list[Known], found: Comparison) -> set[int]:

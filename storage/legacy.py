@@ -37,6 +37,7 @@ _ALLOWED_PRAGMAS = frozenset(
         "table_list",
         "index_list",
         "index_info",
+        "function_list",
         "journal_mode",
         "page_size",
         "query_only",

@@ -6,7 +6,8 @@ import re
 import sqlite3
 from collections.abc import Sequence
 
-from storage.reader import SectionReader, quoted
+from storage.names import quoted
+from storage.reader import SectionReader
 from storage.types import Row, Section, Value, digest_of
 
 Bindable = int | float | str | bytes | None

@@ -14,7 +14,7 @@ from pathlib import Path
 from storage.errors import DatabaseAway
 from storage.hints import PageHints
 from storage.legacy import Busy, LegacyDatabase, authorize, connect, identity_of, translated
-from storage.reader import quoted
+from storage.names import quoted
 
 SAMPLE_ROWS = 200
 """So many from each end of a table."""

@@ -8,21 +8,19 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from storage.errors import MappingMisfit
+from storage.names import column_names, hint_for, nearest, quoted, reason_of, text
 from storage.types import Row, Section, Value, digest_of, key_of, text_of
 
 CHUNK_BYTES = 4 << 20
 """A chunk ends early when its rows exceed this: bounded memory however large the rows are."""
 
 
-_NOW = re.compile(
-    r"\b(date|time|datetime|julianday|strftime|unixepoch|timediff)\s*\(\s*(\)|[^)]*'now')", re.IGNORECASE
-)
+_NOW = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch|timediff)\s*\(\s*(\)|[^)]*'now')", re.IGNORECASE)
 """The present time is another one at each look, and every look would find every row changed."""
 
 
@@ -53,11 +51,6 @@ _LITERAL = (
 """A value as an SQL literal. quote() ends a text at a NUL; the plus takes away the affinity that only a cast has."""
 
 
-def quoted(name: str) -> str:
-    """An identifier, quoted for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 class SectionReader:
     """The statements of one section over one schema. Raises MappingMisfit if the section does not fit it."""
 
@@ -68,23 +61,30 @@ class SectionReader:
         self.rowid = _rowid_alias(connection, section.table, self.columns)
         self.has_unique_id = _is_unique(connection, section.table, section.fields[0][1])
         for name, expression in section.fields:
-            _check_expression(connection, section, name, expression, self.columns)
+            _check_expression(connection, section, name, expression)
         if section.where is not None:
-            _check_expression(connection, section, "where", section.where, self.columns)
+            _check_expression(connection, section, "where", section.where)
         names = [self.rowid] if self.rowid else [quoted(name) for name in _primary_key(connection, section.table)]
         self._place = [f"{quoted(section.table)}.{name}" for name in names]
         self._select, self._filter = self._statement()
         self._one = f"{self._select} WHERE {self._place[0]} = ? AND {self._filter}"
 
     def _statement(self) -> tuple[str, str]:
-        fields = ", ".join(f"({expression}\n)" for _, expression in self.section.fields)
+        fields = ", ".join([f"({expression}\n)" for _, expression in self.section.fields] + self._compared_columns())
         select = f"SELECT {self._place_columns}, {fields} FROM {quoted(self.section.table)}"
         condition = f"({self.section.where}\n)" if self.section.where else "1"
         try:
             self._connection.execute(f"{select} WHERE {condition} LIMIT 0")
         except (sqlite3.Error, sqlite3.Warning) as error:
-            raise MappingMisfit(f"[{self.section.name}] does not fit the database: {error}") from error
+            raise MappingMisfit(f"{self.section.title} does not fit the database: {error}") from error
         return select, condition
+
+    def _compared_columns(self) -> list[str]:
+        """Whatever stands in a child's row may be part of its parent."""
+        if self.section.kind != "child":
+            return []
+        stored = self._connection.execute(f"PRAGMA table_xinfo({quoted(self.section.table)})").fetchall()
+        return [quoted(text(column[1])) for column in stored if not column[6]]  # not hidden, not generated
 
     @property
     def _place_columns(self) -> str:
@@ -100,7 +100,7 @@ class SectionReader:
     def _row(self, record: tuple[Value, ...]) -> Row:
         width = len(self._place)
         values = record[width:]
-        return Row(self._loc(record[:width]), digest_of(values), values)
+        return Row(self._loc(record[:width]), digest_of(values), values[: len(self.section.fields)])
 
     def chunk(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
         """The next `limit` rows after a place (None: from the start)."""
@@ -264,32 +264,22 @@ def _is_row_error(error: sqlite3.OperationalError) -> bool:
     )
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
 def _columns(connection: sqlite3.Connection, section: Section) -> list[str]:
     tables = {
-        _text(name): _text(kind)
+        text(name): text(kind)
         for name, kind in connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")
     }
     kind = {name.lower(): kind for name, kind in tables.items()}.get(section.table.lower())
     if kind is None:
         raise MappingMisfit(
-            f'[{section.name}] table = "{section.table}": no such table', _nearest(section.table, tables, "tables")
+            f'{section.named("table")} = "{section.table}": no such table', nearest(section.table, tables, "tables")
         )
     if kind == "view":
         raise MappingMisfit(
-            f'[{section.name}] table = "{section.table}" is a view',
+            f'{section.named("table")} = "{section.table}" is a view',
             "name the table behind it and put the view's expressions into the fields",
         )
-    return [_text(record[1]) for record in connection.execute(f"PRAGMA table_xinfo({quoted(section.table)})")]
-
-
-def _nearest(name: str, names: Iterable[str], what: str) -> str:
-    names = sorted(names)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f'did you mean "{close[0]}"?' if close else f"{what} there are: {', '.join(names) or 'none'}"
+    return column_names(connection, section.table)
 
 
 def _rowid_alias(connection: sqlite3.Connection, table: str, columns: list[str]) -> str | None:
@@ -307,12 +297,12 @@ def _rowid_alias(connection: sqlite3.Connection, table: str, columns: list[str])
 def _is_unique(connection: sqlite3.Connection, table: str, expression: str) -> bool:
     """Whether an id is a column that the schema itself keeps unique."""
     name = expression.strip().strip('"[]`').lower()
-    keyed = [_text(r[1]).lower() for r in connection.execute(f"PRAGMA table_xinfo({quoted(table)})") if r[5]]
+    keyed = [text(r[1]).lower() for r in connection.execute(f"PRAGMA table_xinfo({quoted(table)})") if r[5]]
     if keyed == [name]:
         return True
     for index in connection.execute(f"PRAGMA index_list({quoted(table)})").fetchall():
-        columns = connection.execute(f"PRAGMA index_info({quoted(_text(index[1]))})").fetchall()
-        if index[2] and not index[4] and [_text(column[2] or b"").lower() for column in columns] == [name]:
+        columns = connection.execute(f"PRAGMA index_info({quoted(text(index[1]))})").fetchall()
+        if index[2] and not index[4] and [text(column[2] or b"").lower() for column in columns] == [name]:
             return True
     return False
 
@@ -320,18 +310,16 @@ def _is_unique(connection: sqlite3.Connection, table: str, expression: str) -> b
 def _primary_key(connection: sqlite3.Connection, table: str) -> list[str]:
     """The columns of the primary key in its order; all columns if there is none."""
     records = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
-    keyed = sorted((int(record[5]), _text(record[1])) for record in records if record[5])
-    return [name for _, name in keyed] or [_text(record[1]) for record in records]
+    keyed = sorted((int(record[5]), text(record[1])) for record in records if record[5])
+    return [name for _, name in keyed] or [text(record[1]) for record in records]
 
 
-def _check_expression(
-    connection: sqlite3.Connection, section: Section, field: str, expression: str, columns: list[str]
-) -> None:
+def _check_expression(connection: sqlite3.Connection, section: Section, field: str, expression: str) -> None:
     """Compile one expression alone, so that the error names the field it stands in.
 
     In WHERE an aggregate is refused by SQLite; in a SELECT list it would silently fold the table into one row.
     """
-    place = f'[{section.name}] {field} = "{expression}"'
+    place = f'{section.named(field)} = "{expression}"'
     if _NOW.search(expression):
         hint = "an expression must give the same value at each look"
         raise MappingMisfit(f"{place}: asks for the present time", hint)
@@ -339,7 +327,8 @@ def _check_expression(
         width = len(connection.execute(f"SELECT ({expression}\n) FROM {quoted(section.table)} LIMIT 0").description)
         connection.execute(f"SELECT 1 FROM {quoted(section.table)} WHERE ({expression}\n) IS NULL LIMIT 0")
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-        raise MappingMisfit(f"{place}: {_reason(error)}", _hint(str(error), columns)) from error
+        hint = hint_for(connection, section.table, expression, str(error))
+        raise MappingMisfit(f"{place}: {reason_of(error)}", hint) from error
     if width != 1:
         raise MappingMisfit(f"{place}: gives {width} values", "a field is one SQL expression")
     for name in re.findall(r'"((?:[^"]|"")+)"', re.sub(r"'(?:[^']|'')*'", "", expression)):
@@ -349,37 +338,11 @@ def _check_expression(
 def _check_quoted(connection: sqlite3.Connection, place: str, name: str) -> None:
     """SQLite takes a double-quoted name that does not exist for a string: then every row would carry that string."""
     known = {
-        _text(table).lower() for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        text(table).lower() for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     }
     for table in list(known):
-        known |= {_text(record[1]).lower() for record in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
+        known |= {text(record[1]).lower() for record in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
     if name.lower() not in known:
         raise MappingMisfit(
-            f'{place}: no column "{name}"', _nearest(name, known, "names") + " (text stands in 'single quotes')"
+            f'{place}: no column "{name}"', nearest(name, known, "names") + " (text stands in 'single quotes')"
         )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "not authorized" in text or "prohibited" in text:
-        return f"is refused ({text}): an expression may only read, and must give the same value at each look"
-    if "one statement at a time" in text or "binding" in text:
-        return f"is not one SQL expression ({text})"
-    return text
-
-
-def _hint(text: str, columns: list[str]) -> str:
-    missing = re.search(r"no such column: (?:.*\.)?(.+)$", text)
-    if missing:
-        return _nearest(missing[1], columns, "columns")
-    if "not authorized" in text or "prohibited" in text:
-        return "leave out what writes, loads code, or gives another value each time"
-    return "a field is one SQL expression over a row of the table; try it alone with SELECT (...) FROM the table"
-
-
-def table_names(connection: sqlite3.Connection) -> list[str]:
-    """The tables of a database, without SQLite's own."""
-    found = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-    )
-    return [_text(name) for (name,) in found]

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from storage.errors import StateUnusable
-from storage.reader import quoted
+from storage.names import quoted
 from storage.types import Section, text_of
 
 COUNTED_ROWS = 200_000

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from marshal import dumps
 from typing import Literal
 
-Kind = Literal["message", "task"]
+Kind = Literal["message", "task", "child"]
 Value = int | float | bytes | None
 """One SQLite value. TEXT and BLOB both come as bytes: a writer may store JSON as either, and TEXT need not be UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One `[messages]` or `[tasks]` section of a mapping, as SQL.
+    """One `[messages]` or `[tasks]` section of a mapping, as SQL, or a child table that such sections depend on.
 
     `fields` are (name, SQL expression) in a fixed order; the first is always `id`, the second `owner`, the third
-    `conversation_id`.
+    `conversation_id`. A child has one field, which gives what its row refers to; its `name` is that of the first
+    section that depends on it.
     """
 
     number: int
@@ -28,6 +29,20 @@ class Section:
     table: str
     fields: tuple[tuple[str, str], ...]
     where: str | None = None
+    feeds: tuple[tuple[int, str], ...] = ()
+    """Of a child: the sections that depend on it, by number, each with the field of it that the child's row gives."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each key was written, such as `mapping.toml:12`, for messages about it."""
+
+    @property
+    def title(self) -> str:
+        """What the section is called in messages."""
+        return f"[{self.name}] depends_on {self.table}" if self.kind == "child" else f"[{self.name}]"
+
+    def named(self, key: str) -> str:
+        """A key of the section and where it was written, as messages begin."""
+        origin = self.origins.get(key)
+        return f"{f'{origin}: ' if origin else ''}[{self.name}]{' depends_on' if self.kind == 'child' else ''} {key}"
 
     @property
     def identity(self) -> str:
@@ -37,7 +52,7 @@ class Section:
     @property
     def definition(self) -> str:
         """What the digests of this section's rows depend on."""
-        return repr((self.identity, self.fields, self.where))
+        return repr((self.identity, self.fields, self.where, *([self.feeds] if self.feeds else [])))
 
 
 @dataclass(slots=True)
@@ -148,12 +163,21 @@ def key_of(value: Value) -> bytes:
 NOWHERE = b""
 
 
+def referred(value: Value) -> bytes:
+    """What a child's row refers to, as it is remembered: an id of any type, as text."""
+    if value is None:
+        return NOWHERE
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 def place_of(section: Section, values: Sequence[Value]) -> bytes:
     """8 bytes that stand for a message's conversation: the same id in another conversation is another message.
 
     A deleted id that is given again would else pass for an edit of the old message. NOWHERE for a task, whose id is
-    all that it is, and for a message that has no conversation yet.
+    all that it is, and for a message that has no conversation yet. Of a child's row it is what it refers to, whole.
     """
+    if section.kind == "child":
+        return referred(values[0])
     conversation = values[2]
     if section.kind != "message" or conversation is None:
         return NOWHERE

@@ -64,6 +64,11 @@ class Watched:
             self.again or self.tail or self.sweep is not None or self.progress is not None
         )
 
+    @property
+    def has_rowids(self) -> bool:
+        """Whether single rows can be read again."""
+        return self.reader is not None and self.reader.rowid is not None
+
     def remember(self, loc: int) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""
         self.recent[loc] = None

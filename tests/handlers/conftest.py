@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from bridge.mapping import REFERENCE, parse_mapping
+from bridge.mapping import REFERENCE, Mapping, parse_mapping
 from bridge.service import Bridge
 from bridge.settings import load_settings
 from handlers.app import make_app
@@ -38,7 +38,9 @@ async def serve(database: sqlite3.Connection, tmp_path: Path) -> AsyncIterator[C
         settings = load_settings({"owner_format": "any", **options}, None)
 
         def made() -> tuple[Bridge, web.Application]:  # off the loop: files are read, and inotify looks for its library
-            bridge = Bridge(settings, tmp_path / "legacy.db", tmp_path / "state", parse_mapping(REFERENCE).sections)
+            bridge = Bridge(
+                settings, tmp_path / "legacy.db", tmp_path / "state", Mapping(parse_mapping(REFERENCE).sections)
+            )
             return bridge, make_app(Context(settings, bridge, SAMPLES))
 
         bridge, app = await asyncio.to_thread(made)

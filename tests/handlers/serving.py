@@ -91,9 +91,7 @@ async def serving(
     with closing(sqlite3.connect(database, isolation_level=None)) as writer:
         writer.execute(f"PRAGMA journal_mode={journal}")
         writer.executescript(schema)
-        bridge = await asyncio.to_thread(
-            Bridge, settings, database, folder / "legacy.db.walcast", parsed.sections, parsed.conversations
-        )
+        bridge = await asyncio.to_thread(Bridge, settings, database, folder / "legacy.db.walcast", parsed)
         await bridge.start(SOON)
         try:
             app = await asyncio.to_thread(make_app, Context(settings, bridge, REPO / "samples"))

@@ -14,7 +14,8 @@ from storage.candidates import Candidates, Places
 from storage.capture import Capture
 from storage.hints import Hints, NoHints, PageHints
 from storage.legacy import Busy, LegacyDatabase
-from storage.reader import SectionReader, quoted
+from storage.names import quoted
+from storage.reader import SectionReader
 from storage.state import StateFile
 from storage.types import Change, Event, Outcome, Section
 from tests.storage.oracle import Key, Payload, told

@@ -10,7 +10,8 @@ import pytest
 from storage import reader as reader_module
 from storage.errors import MappingMisfit
 from storage.legacy import connect
-from storage.reader import SectionReader, table_names
+from storage.names import table_names
+from storage.reader import SectionReader
 from storage.types import Section, key_of
 
 
