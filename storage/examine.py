@@ -153,7 +153,9 @@ class Examiner:
                 )
 
     def _outcome(self, batch: Batch, change: Change) -> Outcome:
-        if batch.is_baseline and batch.watched.is_baseline(change):
+        # A hint names a whole page, and so messages that its baseline has not come to yet: they are not new.
+        is_old = batch.watched.baseline == "running" and change.section.kind == "message"
+        if (batch.is_baseline or is_old) and batch.watched.is_baseline(change):
             return Outcome(change, pending=change.known is not None and change.known.pending)
         if change.row is not None:
             batch.watched.remember(change.row.loc)

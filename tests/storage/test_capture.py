@@ -235,6 +235,29 @@ def test_a_tail_that_tells_nothing_is_read_once(tmp_path: Path, engine: str, mod
         stage.writer.close()
 
 
+def test_a_page_that_its_baseline_has_not_come_to_holds_no_new_messages(tmp_path: Path) -> None:
+    """An append in the middle of a baseline pushed all old messages on the same page."""
+    path = tmp_path / "legacy.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=wal")
+        writer.executescript(";".join(ROWID.tables()) + ";" + ";".join(message(number) for number in range(1, 21)))
+        rig = Rig(path, ROWID.sections(), ENGINES["pages"])
+        rig.chunk_rows = 2
+        rig.start()
+        try:
+            rig.capture.look()
+            while rig.capture.watched[0].tail or rig.capture.watched[0].progress is None:
+                rig.capture.step()
+            writer.executescript(";".join([message(21), "UPDATE messages SET body = 'edited' WHERE id = 20"]))
+            rig.capture.look()
+            assert rig.capture.watched[0].baseline == "running"
+            assert [key[1] for key, _ in rig.events()] == ["21"]
+            rig.settle()
+            assert rig.events() == []
+        finally:
+            rig.kill()
+
+
 # -- several rows with one id
 
 
