@@ -51,9 +51,23 @@ TASK_OPERATIONS = (
     "task undo",
 )
 NOISE = ("noise", "noise delete")
+BIT_OPERATIONS = (
+    "bit of message",
+    "bit of task",
+    "bit of both",
+    "bit other size",
+    "bit same size",
+    "bit moves",
+    "bit renumber",
+    "bit delete",
+    "bit clear",
+)
 
 operations = st.tuples(
-    st.sampled_from(MESSAGE_OPERATIONS) | st.sampled_from(TASK_OPERATIONS) | st.sampled_from(NOISE),
+    st.sampled_from(MESSAGE_OPERATIONS)
+    | st.sampled_from(TASK_OPERATIONS)
+    | st.sampled_from(BIT_OPERATIONS)
+    | st.sampled_from(NOISE),
     _IDS,
     _IDS,
     _OWNERS,
@@ -61,10 +75,10 @@ operations = st.tuples(
 )
 
 
-def _schema(ids: tuple[str, str, bool], where: str | None, joined: bool, tasks: tuple[str, bool]) -> Schema:
+def _schema(ids: tuple[str, str, bool], where: str | None, joined: bool, tasks: tuple[str, bool], child: str) -> Schema:
     """One that the oracle can tell: where ids are not unique, rows with one id agree on all that counts."""
-    whole = Schema(*ids, where, joined, *tasks)
-    return whole if whole.is_unique else Schema(whole.id_type, task_id=whole.task_id)
+    whole = Schema(*ids, where, joined, *tasks, child)
+    return whole if whole.is_unique else Schema(whole.id_type, task_id=whole.task_id, child=child)
 
 
 schemas = st.builds(
@@ -91,6 +105,9 @@ schemas = st.builds(
             ("TEXT PRIMARY KEY NOT NULL", True),
         ]
     ),
+    st.sampled_from(
+        ["", "", "id INTEGER PRIMARY KEY;", "id TEXT PRIMARY KEY;", "id TEXT PRIMARY KEY NOT NULL; WITHOUT ROWID"]
+    ),
 )
 
 
@@ -99,6 +116,8 @@ def statements(schema: Schema, operation: Operation) -> list[Statement]:
     what, text = operation[0], operation[4]
     if what.startswith("noise"):
         return [("INSERT INTO noise VALUES (?)", [text]) if what == "noise" else ("DELETE FROM noise", [])]
+    if what.startswith("bit"):
+        return _of_bit(schema, operation) if schema.child else []
     return _of_task(schema, operation) if what.startswith("task") else _of_message(schema, operation)
 
 
@@ -215,3 +234,36 @@ def _of_task(schema: Schema, operation: Operation) -> list[Statement]:
         case "task filler":
             return [("UPDATE tasks SET filler = ? WHERE id = ?", [text, key])]
     return []
+
+
+def _of_bit(schema: Schema, operation: Operation) -> list[Statement]:
+    """What is done to the child table. Ten of its rows belong to five messages and five tasks."""
+    what, number, other, _, text = operation
+    message = _message_id(schema, other)
+    refers: list[Value] = [f"c{number % 3}/{message}" if schema.is_composite else message, _refers(schema, other)]
+    insert = "INSERT OR REPLACE INTO bits VALUES (?, ?, ?, ?)"
+    match what:
+        case "bit of message":
+            return [(insert, [number, refers[0], None, text])]
+        case "bit of task":
+            return [(insert, [number + 5, None, refers[1], text])]
+        case "bit of both":
+            return [(insert, [number, *refers, text])]
+        case "bit other size":
+            return [("UPDATE bits SET body = ? WHERE id = ?", [text, number])]
+        case "bit same size":
+            changed = "CASE body WHEN lower(body) THEN upper(body) ELSE lower(body) END"
+            return [(f"UPDATE bits SET body = {changed} WHERE id = ?", [number + other % 2 * 5])]
+        case "bit moves":
+            return [("UPDATE bits SET message_id = ?, refers = ? WHERE id = ?", [*refers, number])]
+        case "bit renumber":
+            return [("UPDATE OR REPLACE bits SET id = ? WHERE id = ?", [other + 5, number])]
+        case "bit delete":
+            return [("DELETE FROM bits WHERE id = ?", [number + other % 2 * 5])]
+        case "bit clear" if number == other:
+            return [("DELETE FROM bits", [])]
+    return []
+
+
+def _refers(schema: Schema, number: int) -> str:
+    return json.dumps({"task": number if schema.task_id.startswith("INTEGER") else f"t{number}"})

@@ -28,6 +28,8 @@ class Schema:
     joined_owner: bool = False
     task_id: str = "TEXT PRIMARY KEY"
     task_without_rowid: bool = False
+    child: str = ""
+    """The id of a child table that holds the contents of messages and the histories of tasks; empty if there is none."""
 
     @property
     def is_text(self) -> bool:
@@ -44,12 +46,47 @@ class Schema:
         """Whether the conversation is part of the id."""
         return bool(self.key)
 
+    @property
+    def mapped_id(self) -> str:
+        """The id of a message, as an expression that can stand in a sub-select."""
+        return "messages.conversation_id || '/' || messages.id" if self.is_composite else "messages.id"
+
+    @property
+    def content(self) -> str:
+        """The content of a message."""
+        if not self.child:
+            return "body"
+        bits = f"SELECT body FROM bits b WHERE {self._is_its_own} ORDER BY b.id"
+        return f"(SELECT json_group_array(json_object('text', body)) FROM ({bits}))"
+
+    @property
+    def _is_its_own(self) -> str:
+        return f"b.message_id = {self.mapped_id}"
+
+    @property
+    def history(self) -> str:
+        """The history of a task."""
+        if not self.child:
+            return "history"
+        bits = "SELECT body FROM bits WHERE json_extract(refers, '$.task') = tasks.id ORDER BY bits.id"
+        return f"(SELECT json_group_array(json_object('role', 'agent', 'text', body)) FROM ({bits}))"
+
+    @property
+    def shown(self) -> str | None:
+        """The `where` of messages: one whose content stands in a child table is there when its first part is."""
+        if not self.child:
+            return self.where
+        return f"{self.where or '1'} AND EXISTS (SELECT 1 FROM bits b WHERE {self._is_its_own})"
+
     def tables(self) -> list[str]:
         """The statements that make the tables."""
         needed = " NOT NULL" if self.is_composite else ""
         tail = " WITHOUT ROWID" if self.without_rowid else ""
         task_tail = " WITHOUT ROWID" if self.task_without_rowid else ""
+        id_, _, options = self.child.partition(";")
+        child = [f"CREATE TABLE bits({id_}, message_id, refers TEXT, body TEXT){options}"]
         return [
+            *(child if self.child else []),
             f"CREATE TABLE messages(id {self.id_type}{needed}, conversation_id TEXT{needed}, role TEXT, body TEXT, "
             f"owner TEXT, filler TEXT{self.key}){tail}",
             f"CREATE TABLE tasks(id {self.task_id}, conversation_id TEXT, session_id TEXT, status TEXT, history TEXT, "
@@ -67,7 +104,7 @@ class Schema:
             ("owner", owner if self.joined_owner else "owner"),
             ("conversation_id", "conversation_id"),
             ("role", "role"),
-            ("content", "body"),
+            ("content", self.content),
         )
         task = (
             ("id", "id"),
@@ -77,12 +114,19 @@ class Schema:
             ("state", "json_extract(status, '$.state')"),
             ("status_message", "json_extract(status, '$.message')"),
             ("timestamp", "json_extract(status, '$.timestamp')"),
-            ("history", "history"),
+            ("history", self.history),
             ("artifacts", "artifacts"),
         )
+        parts = (("message_id", "message_id"),)
+        events = (("task_id", "json_extract(refers, '$.task')"),)
+        children = [
+            Section(2, "messages", "child", "bits", parts, feeds=((0, "id"),)),
+            Section(3, "tasks", "child", "bits", events, feeds=((1, "id"),)),
+        ]
         return [
-            Section(0, "messages", "message", "messages", message, self.where),
+            Section(0, "messages", "message", "messages", message, self.shown),
             Section(1, "tasks", "task", "tasks", task),
+            *(children if self.child else []),
         ]
 
 
@@ -116,27 +160,27 @@ Scan = Mapping[Key, State]
 
 def scan(writer: Writer, schema: Schema) -> Scan:
     """Every row of the tables, through the writer's own eyes."""
-    where = f"WHERE {schema.where}" if schema.where else ""
+    where = f"WHERE {schema.shown}" if schema.shown else ""
     shown = {tuple(row[:2]) for row in writer.sql(f"SELECT id, conversation_id FROM messages {where}")}
     owners: dict[Value, Value] = {}
     if schema.joined_owner:
         owners = {row[0]: row[1] for row in writer.sql("SELECT id, owner FROM conversations")}
     found: dict[Key, State] = {}
     for number, conversation, role, body, owner in writer.sql(
-        f"SELECT id, conversation_id, role, body, owner FROM messages ORDER BY {_order(schema.without_rowid)}"
+        f"SELECT id, conversation_id, role, {schema.content}, owner FROM messages ORDER BY {_order(schema.without_rowid)}"
     ):
         key = "message", f"{conversation}/{number}" if schema.is_composite else str(number)
         state = State(
             (number, conversation) in shown,
             None if conversation is None else str(conversation),
             _text(owners.get(conversation) if schema.joined_owner else owner),
-            frozenset({_message(key[1], conversation, role, body)}),
+            frozenset({_message(key[1], conversation, role, _texts(body) if schema.child else [body])}),
         )
         if key in found:  # several rows with one id are one message: any of them tells it
             state = replace(found[key], payloads=found[key].payloads | state.payloads)
         found[key] = state
     for number, conversation, session, status, history, artifacts, owner in writer.sql(
-        "SELECT id, conversation_id, session_id, status, history, artifacts, owner FROM tasks "
+        f"SELECT id, conversation_id, session_id, status, {schema.history}, artifacts, owner FROM tasks "
         f"ORDER BY {_order(schema.task_without_rowid)}"
     ):
         body = _task(str(number), conversation, session, str(status), str(history), str(artifacts))
@@ -163,8 +207,12 @@ def _part(text: Value) -> list[object]:
     return [] if text is None else [{"type": "text", "text": text}]
 
 
-def _message(key: str, conversation: Value, role: Value, body: Value) -> str:
-    message = {"id": key, "role": role, "content": _part(body)}
+def _texts(content: Value) -> list[Value]:
+    return [part["text"] for part in json.loads(str(content))]
+
+
+def _message(key: str, conversation: Value, role: Value, texts: list[Value]) -> str:
+    message = {"id": key, "role": role, "content": [part for one in texts for part in _part(one)]}
     return told({"type": "new_message", "conversation_id": conversation, "message": message})
 
 
