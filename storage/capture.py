@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from storage.candidates import Candidates, Interval, Places
+from storage.candidates import Candidates, Places
 from storage.children import Children
 from storage.epochs import FileVersion
 from storage.errors import MappingMisfit
@@ -21,6 +21,7 @@ from storage.legacy import LegacyDatabase, Version, translated
 from storage.pages import Moved
 from storage.reader import SectionReader
 from storage.state import StateFile
+from storage.tail import ahead_of_tail, end_of
 from storage.types import Change, Known, Op, Section, Value
 from storage.watched import Progress, Watched
 
@@ -45,7 +46,7 @@ class Capture:
         self._legacy, self._state, self._hints, self._publish = legacy, state, hints, publish
         self._examiner = Examiner(state, decide, publish)
         self.watched = [Watched(section) for section in sections]
-        self._children, self._others = Children(state, self.watched), others
+        self._children, self._others = Children(state, self._examiner, self.watched), others
         self._version = Version(-1, -1)
         self.is_attached = False
         self.chunk_rows = CHUNK_ROWS
@@ -283,7 +284,7 @@ class Capture:
             return Batch(watched, [], [], {}, set(), 0)
         places.locs.update(named)
         if watched.tail:
-            places = self._ahead_of_tail(watched, places)
+            places = ahead_of_tail(self._state, watched, places)
         places.locs.update(self._waiting(watched, None))
         places.locs.update(watched.doubtful)
         batch = self._examiner.places(watched, places)
@@ -339,29 +340,11 @@ class Capture:
         if watched.reader is None or watched.reader.rowid is None:
             watched.tail = False
             return
-        end = self._end(watched)
+        end = end_of(self._state, watched)
         after: tuple[Value, ...] | None = None if end is None else (end,)
         last = self._examine_chunk(watched, after, is_baseline=False).last
         watched.tail = last is not None
         watched.tail_after = last[0] if last is not None and isinstance(last[0], int) else None
-
-    def _end(self, watched: Watched) -> int | None:
-        """The last row known; the tail begins behind it."""
-        floor = watched.floor if watched.baseline == "running" else None
-        ends = [self._state.last_known_loc(watched.section), floor, watched.tail_after]
-        return max((end for end in ends if end is not None), default=None)
-
-    def _ahead_of_tail(self, watched: Watched, places: Places) -> Places:
-        """What was appended while nobody looked comes before what is appended now: the tail is read in its order."""
-        end = self._end(watched)
-        if end is None:
-            return Places(is_exact=places.is_exact)
-        intervals: list[Interval] = [
-            (low, end + 1 if high is None else min(high, end + 1))
-            for low, high in places.intervals
-            if low is None or low < end
-        ]
-        return Places(intervals, {loc for loc in places.locs if loc <= end}, is_exact=places.is_exact)
 
     def _step(self, watched: Watched) -> None:
         if watched.progress is None:
@@ -384,24 +367,13 @@ class Capture:
         try:
             with self._legacy.snapshot():
                 batch = self._examiner.chunk(watched, after, is_baseline=is_baseline, rows=self.chunk_rows)
-                batches = [batch, *self._parents(batch)]
+                batches = [batch, *self._children.dependent(batch)]
         except sqlite3.Error as error:
             raise self._failed(error) from error
         finally:
             self.held = time.monotonic() - started
         self._examiner.record(batches)
         return batch
-
-    def _parents(self, batch: Batch) -> list[Batch]:
-        """The rows that depend on what was found of a child. What its baseline takes in, `catch_up` looks after."""
-        child, batches = batch.watched, []
-        changes = (one for one in batch.changes if not (batch.is_baseline and child.is_baseline(one)))
-        for number, locs in self._children.parents(child, changes).items():
-            parent, places = self._children.watched[number], Places(locs=locs)
-            batches.append(
-                self._examiner.places(parent, self._ahead_of_tail(parent, places) if parent.tail else places)
-            )
-        return batches
 
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
@@ -410,7 +382,7 @@ class Capture:
             if watched.section.kind != "child":
                 limbo = [entry for entry in limbo if self._is_gone(watched, entry)]
             gone = Batch(watched, [Change(watched.section, Op.GONE, None, entry) for entry in limbo], [], {}, set(), 0)
-            batches = [gone, *self._parents(gone)]
+            batches = [gone, *self._children.dependent(gone)]
         self._examiner.record(batches)
         if watched.baseline != "done":
             # Resumed after a stop: what changed before the place it went on from is still to be seen.

@@ -13,33 +13,18 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from storage.candidates import Places
+from storage.examine import Batch, Examiner
 from storage.names import quoted
 from storage.reader import SectionReader
 from storage.state import StateFile
-from storage.types import Change, Known, Op, Row, Section, key_of, referred
+from storage.tail import ahead_of_tail
+from storage.types import NOWHERE, Change, key_of, referred
 from storage.watched import Watched
 
 PARENT_ROWS = 500
 """Beyond so many rows that depend on what one look found, a pass over them is as quick and needs less memory."""
 _INTEGER = re.compile(rb"-?[0-9]{1,18}")
-
-
-def compare_children(section: Section, rows: Iterable[Row], known: Iterable[Known]) -> list[Change]:
-    """All rows that stand in some places against all that is known of those places.
-
-    A child is known by where it stands: one that moved is gone from one place and new in another, which costs its
-    parent a second look and nothing else. What cannot be read counts as gone until it can.
-    """
-    left = {entry.loc: entry for entry in known}
-    changes = []
-    for row in rows:
-        entry = left.pop(row.loc, None)
-        if entry is None:
-            changes.append(Change(section, Op.NEW, row, None))
-        elif entry.digest != row.digest:
-            changes.append(Change(section, Op.CHANGED, row, entry))
-    changes += [Change(section, Op.GONE, None, entry) for entry in left.values()]
-    return changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +40,9 @@ class Link:
 class Children:
     """The sections that depend on each child table. `fit` after each change of the schema, the rest in a snapshot."""
 
-    def __init__(self, state: StateFile, watched: Sequence[Watched]) -> None:
-        self._state, self.watched = state, {one.section.number: one for one in watched}
+    def __init__(self, state: StateFile, examiner: Examiner, watched: Sequence[Watched]) -> None:
+        self._state, self._examiner = state, examiner
+        self._watched = {one.section.number: one for one in watched}
         self._links: dict[int, list[Link]] = {}
         self._connection: sqlite3.Connection | None = None
 
@@ -67,9 +53,9 @@ class Children:
             number: [
                 _link(connection, parent, field)
                 for other, field in child.section.feeds
-                if (parent := self.watched[other]).reader is not None
+                if (parent := self._watched[other]).reader is not None
             ]
-            for number, child in self.watched.items()
+            for number, child in self._watched.items()
         }
 
     def parents(self, child: Watched, changes: Iterable[Change]) -> dict[int, set[int]]:
@@ -79,6 +65,17 @@ class Children:
         for link in links if names else ():
             found.setdefault(link.parent.section.number, set()).update(self._locs(link, names))
         return found
+
+    def dependent(self, batch: Batch) -> list[Batch]:
+        """The rows that depend on what was found of a child. What its baseline takes in, `catch_up` looks after."""
+        child, batches = batch.watched, []
+        changes = (one for one in batch.changes if not (batch.is_baseline and child.is_baseline(one)))
+        for number, locs in self.parents(child, changes).items():
+            parent, places = self._watched[number], Places(locs=locs)
+            batches.append(
+                self._examiner.places(parent, ahead_of_tail(self._state, parent, places) if parent.tail else places)
+            )
+        return batches
 
     def _locs(self, link: Link, names: set[bytes]) -> set[int]:
         locs: set[int] = set()
@@ -94,6 +91,8 @@ class Children:
     def _found(self, link: Link, name: bytes, limit: int) -> list[int] | None:
         """The places of the rows of which a field is `name`; None if that cannot be told, or if they are too many."""
         assert self._connection is not None
+        if name == NOWHERE:
+            return []
         if link.is_indexed:
             found = [loc for (loc,) in self._connection.execute(link.select, (*_values(name), limit + 1))]
             return found if len(found) <= limit else None

@@ -82,3 +82,21 @@ def _stranger(
     if stands(known) and (not newest_counts or row.loc < known.loc):
         return None
     return Change(section, Op.MOVED, row, known)
+
+
+def compare_children(section: Section, rows: Iterable[Row], known: Iterable[Known]) -> list[Change]:
+    """All rows that stand in some places against all that is known of those places.
+
+    A child is known by where it stands: one that moved is gone from one place and new in another, which costs its
+    parent a second look and nothing else. What cannot be read counts as gone until it can.
+    """
+    left = {entry.loc: entry for entry in known}
+    changes = []
+    for row in rows:
+        entry = left.pop(row.loc, None)
+        if entry is None:
+            changes.append(Change(section, Op.NEW, row, None))
+        elif entry.digest != row.digest:
+            changes.append(Change(section, Op.CHANGED, row, entry))
+    changes += [Change(section, Op.GONE, None, entry) for entry in left.values()]
+    return changes

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.candidates import Places
-from storage.children import compare_children
-from storage.compare import Comparison, compare
+from storage.compare import Comparison, compare, compare_children
 from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import StateFile
 from storage.types import Change, Event, Known, Outcome, Row, Value

@@ -29,7 +29,7 @@ class Schema:
     task_id: str = "TEXT PRIMARY KEY"
     task_without_rowid: bool = False
     child: str = ""
-    """The id of a child table that holds the contents of messages and the histories of tasks; empty if there is none."""
+    """The id of a child table that holds the contents of messages and the histories of tasks; empty without one."""
 
     @property
     def is_text(self) -> bool:
@@ -167,7 +167,8 @@ def scan(writer: Writer, schema: Schema) -> Scan:
         owners = {row[0]: row[1] for row in writer.sql("SELECT id, owner FROM conversations")}
     found: dict[Key, State] = {}
     for number, conversation, role, body, owner in writer.sql(
-        f"SELECT id, conversation_id, role, {schema.content}, owner FROM messages ORDER BY {_order(schema.without_rowid)}"
+        f"SELECT id, conversation_id, role, {schema.content}, owner FROM messages "
+        f"ORDER BY {_order(schema.without_rowid)}"
     ):
         key = "message", f"{conversation}/{number}" if schema.is_composite else str(number)
         state = State(
