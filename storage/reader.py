@@ -319,7 +319,7 @@ def _check_expression(connection: sqlite3.Connection, section: Section, field: s
 
     In WHERE an aggregate is refused by SQLite; in a SELECT list it would silently fold the table into one row.
     """
-    place = f'{section.named(field)} = "{expression}"'
+    place = f'{section.named(field)} = "{" ".join(expression.split())}"'
     if _NOW.search(expression):
         hint = "an expression must give the same value at each look"
         raise MappingMisfit(f"{place}: asks for the present time", hint)
