@@ -44,6 +44,16 @@ def ids_of(connection: sqlite3.Connection, section: Section) -> Ids | None:
     return Ids(rows, rows - present, present - different, tuple(str(text_of(value)) for (value,) in examples))
 
 
+def is_indexed(connection: sqlite3.Connection, table: str, expression: str) -> bool:
+    """Whether SQLite finds the rows of which an expression has a value without reading the others."""
+    sql = f"EXPLAIN QUERY PLAN SELECT 1 FROM {quoted(table)} WHERE ({expression}\n) = ?"
+    try:
+        plan = connection.execute(sql, (b"",)).fetchall()
+    except sqlite3.OperationalError:
+        return False
+    return str(text_of(plan[0][3])).startswith("SEARCH ")
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A row that could not be pushed, as the state file remembers it. `at` is in milliseconds since 1970."""

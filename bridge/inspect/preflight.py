@@ -12,11 +12,12 @@ from bridge.discover import mapping_for
 from bridge.inspect.fields import percent
 from bridge.inspect.findings import Finding, about_columns, note, problem
 from bridge.inspect.trial import newest
+from bridge.mapping import Mapping
 from bridge.wallet import BadCredential, wallet_key
 from storage.errors import ConfigurationError, MappingMisfit, WalcastError
 from storage.profile import Profile, opened, read_profile
 from storage.reader import SectionReader
-from storage.survey import ids_of
+from storage.survey import ids_of, is_indexed
 from storage.types import Change, Op, Row, Section
 
 CHECKED_ROWS = 20_000
@@ -50,6 +51,9 @@ def preflight(
             found += _about_mode(profile, database)
             for section in mapping.sections if mapping else ():
                 found += _about_section(connection, section, outbox_bytes, owner_format)
+            for section in (*mapping.children, *mapping.others) if mapping else ():
+                found += _about_fit(connection, section)
+            found += _about_children(connection, mapping) if mapping else []
             found += about_columns(profile, mapping) if mapping else []
     except WalcastError as error:
         found.append(problem(error.args[0], error.hint))
@@ -143,6 +147,36 @@ def _about_section(connection: object, section: Section, outbox_bytes: int, owne
     yield from _about_rows(section, name, rows, outbox_bytes, owner_format)
     if reader.rowid is None:
         yield note(f"{name}: the table is WITHOUT ROWID", "each commit costs a pass over it; small tables do not mind")
+
+
+def _about_fit(connection: object, section: Section) -> Iterator[Finding]:
+    try:
+        reader = SectionReader(connection, section)  # type: ignore[arg-type]
+    except MappingMisfit as error:
+        yield problem(error.args[0], error.hint or "mend the mapping")
+        return
+    if section.kind == "child" and reader.rowid is None:
+        yield note(
+            f"{section.title}: the table is WITHOUT ROWID", "each commit costs a pass over it; small tables do not mind"
+        )
+
+
+def _about_children(connection: object, mapping: Mapping) -> Iterator[Finding]:
+    for child in mapping.children:
+        key, expression = child.fields[0]
+        if not is_indexed(connection, child.table, expression):  # type: ignore[arg-type]
+            yield note(
+                f"{child.title}: no index on {expression}: each look at a row that depends on it may read all of it",
+                f"an index on {child.table}({expression}) helps walcast, and most likely the writer too",
+            )
+        for number, field in child.feeds:
+            parent = mapping.sections[number]
+            if not is_indexed(connection, parent.table, dict(parent.fields)[field]):  # type: ignore[arg-type]
+                yield note(
+                    f"{child.title}: no index on {field} of {parent.table}: a {key} that walcast has not seen yet "
+                    f"costs a pass over {parent.table}",
+                    f"an index on {parent.table}({dict(parent.fields)[field]}) helps; small tables do not mind",
+                )
 
 
 def _rows(reader: SectionReader) -> tuple[list[Row], dict[int, str]]:

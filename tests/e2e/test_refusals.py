@@ -49,6 +49,7 @@ def refusal(database: Path, mapping: str = MAPPING, *options: object) -> tuple[i
     return done.returncode, done.stderr
 
 
+CHATS = "[conversations]\ntable = 'messages'\nid = 'conversation_id'\nowner = 'owner'\n"
 ROLE, CONTENT = 'role            = "role"', 'content         = "body"'
 
 
@@ -56,7 +57,9 @@ ROLE, CONTENT = 'role            = "role"', 'content         = "body"'
     ("old", "new", "code", "words"),
     [
         ('table           = "messages"', 'table = "mesages"', 3, ["mesages", 'did you mean "messages"']),
-        (CONTENT, 'content = "boddy"', 3, ["content", "boddy", 'did you mean "body"']),
+        (CONTENT, 'content = "boddy"', 3, ["mapping.toml:6: [messages] content", "boddy", 'did you mean "body"']),
+        (ROLE, "role = 'lowr(role)'", 3, ["mapping.toml:5: [messages] role", "lowr", 'did you mean "lower"']),
+        (ROLE, "role = '(SELECT id FROM mesages)'", 3, ["mapping.toml:5", "mesages", 'did you mean "messages"']),
         (CONTENT, "content = '\"text\"'", 3, ["content", 'no column "text"', "single quotes"]),
         (ROLE, 'role = "lower(role"', 3, ["role", "lower(role", "mend"]),
         (ROLE, 'role = "(DELETE FROM messages)"', 3, ["role", "DELETE", "mend"]),
@@ -65,8 +68,10 @@ ROLE, CONTENT = 'role            = "role"', 'content         = "body"'
         (ROLE, "role = \"'' || random()\"", 3, ["role", "random", "refused", "mend"]),
         (ROLE, "role = \"(ATTACH 'x.db' AS x)\"", 3, ["role", "ATTACH", "mend"]),
         (ROLE, "role = \"(SELECT * FROM pragma_journal_mode('wal'))\"", 3, ["role", "pragma", "mend"]),
-        (ROLE, 'role = "count(*)"', 3, ["role", "count()", "mend"]),
-        (ROLE, f"where = \"writefile('x', body)\"\n{ROLE}", 3, ["where", "writefile", "mend"]),
+        (ROLE, 'role = "count(*)"', 3, ["mapping.toml:5: [messages] role", "count()", "sub-select"]),
+        (ROLE, f"where = \"writefile('x', body)\"\n{ROLE}", 3, ["mapping.toml:5: [messages] where", "writefile"]),
+        (ROLE, f"{ROLE}\ndepends_on = [{{table = 'part', message_id = 'id'}}]", 3, ["mapping.toml:6", "part", "mend"]),
+        ("[messages]", f"{CHATS}name = 'titel'\n[messages]", 3, ["mapping.toml:5: [conversations] name", "titel"]),
         (ROLE, 'rolle = "role"', 2, ["mapping.toml:5", "rolle", 'did you mean "role"']),
         (ROLE, "role = 5", 2, ["mapping.toml:5", "role", "mend"]),
         (ROLE, "role = role", 2, ["mapping.toml", "line 5", "mend"]),
