@@ -22,7 +22,7 @@ from storage.pages import Moved
 from storage.reader import SectionReader
 from storage.state import StateFile
 from storage.tail import ahead_of_tail, end_of
-from storage.types import Change, Known, Op, Section, Value
+from storage.types import Change, Op, Section, Value
 from storage.watched import Progress, Watched
 
 PENDING_ROWS = 200
@@ -378,10 +378,7 @@ class Capture:
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
         with self._legacy.snapshot():
-            limbo = self._limbo(watched, progress)
-            if watched.section.kind != "child":
-                limbo = [entry for entry in limbo if self._is_gone(watched, entry)]
-            gone = Batch(watched, [Change(watched.section, Op.GONE, None, entry) for entry in limbo], [], {}, set(), 0)
+            gone = self._examiner.gone(watched, progress)
             batches = [gone, *self._children.dependent(gone)]
         self._examiner.record(batches)
         if watched.baseline != "done":
@@ -393,13 +390,3 @@ class Capture:
             self._state.set_baseline(watched.section, "done", watched.floor, None)
             self._children.catch_up(watched)
         watched.progress = None
-
-    def _is_gone(self, watched: Watched, entry: Known) -> bool:
-        return self._state.find(watched.section, entry.key) == entry and not self._examiner.is_there(watched, entry)
-
-    def _limbo(self, watched: Watched, progress: Progress) -> list[Known]:
-        assert watched.reader is not None
-        if watched.reader.rowid is not None or self._state.count_known(watched.section) == progress.rows:
-            return progress.limbo
-        there = watched.reader.all_locs()  # without rowids only the keys tell which rows are gone
-        return [entry for entry in self._state.known_between(watched.section, None, None) if entry.loc not in there]

@@ -10,8 +10,8 @@ from storage.candidates import Places
 from storage.compare import Comparison, compare, compare_children
 from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import StateFile
-from storage.types import Change, Event, Known, Outcome, Row, Value
-from storage.watched import Watched
+from storage.types import Change, Event, Known, Op, Outcome, Row, Value
+from storage.watched import Progress, Watched
 
 log = logging.getLogger("walcast.capture")
 
@@ -73,11 +73,6 @@ class Examiner:
     def _failed_among(self, watched: Watched, locs: Iterable[int]) -> set[int]:
         return self._state.failures(watched.section, None, None).keys() & locs if watched.failed else set()
 
-    @staticmethod
-    def is_there(watched: Watched, entry: Known) -> bool:
-        """Whether a known row still stands where it stood, whether or not `where` holds."""
-        return _is_hidden(_reader(watched), entry)
-
     def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool, rows: int) -> Batch:
         """Examine the next rows after a place, and all that is known between it and the last of them."""
         reader, section = _reader(watched), watched.section
@@ -92,6 +87,16 @@ class Examiner:
         batch = self._compare(watched, chunk, known, failed)
         batch.last, batch.is_baseline = chunk.last, is_baseline
         return batch
+
+    def gone(self, watched: Watched, progress: Progress) -> Batch:
+        """Known rows that a whole pass did not find anywhere."""
+        section, reader, limbo = watched.section, _reader(watched), progress.limbo
+        if reader.rowid is None and self._state.count_known(section) != progress.rows:
+            there = reader.all_locs()  # without rowids only the keys tell which rows are gone
+            limbo = [entry for entry in self._state.known_between(section, None, None) if entry.loc not in there]
+        if section.kind != "child":
+            limbo = [one for one in limbo if self._state.find(section, one.key) == one and not _is_hidden(reader, one)]
+        return Batch(watched, [Change(section, Op.GONE, None, entry) for entry in limbo], [], {}, set(), 0)
 
     def _compare(self, watched: Watched, chunk: Chunk, known: list[Known], failed: set[int]) -> Batch:
         section, reader = watched.section, _reader(watched)
