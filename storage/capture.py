@@ -63,6 +63,11 @@ class Capture:
         return self._hints.mode
 
     @property
+    def commits(self) -> int:
+        """How many commits the last look took in, as far as the pages' counters tell."""
+        return self._hints.commits
+
+    @property
     def rows_read(self) -> int:
         """Rows read through SQL so far."""
         return self._examiner.rows_read

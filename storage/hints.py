@@ -33,6 +33,10 @@ class Hints(Protocol):
     def mode(self) -> str:
         """`wal-pages`, `journal-pages` or `scan`."""
 
+    @property
+    def commits(self) -> int:
+        """How many commits the last `take` was about; 0 if that cannot be told."""
+
     def reset(self, legacy: LegacyDatabase) -> None:
         """The database was opened anew or its schema changed: begin here, a pass will find what was before."""
 
@@ -56,6 +60,7 @@ class NoHints:
     """Every commit asks for a pass over the tables."""
 
     mode = "scan"
+    commits = 0
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
@@ -97,6 +102,11 @@ class PageHints:
         if self._is_wal:
             return self._wal.mode
         return self._journal.mode if self._journal.is_running else "scan"
+
+    @property
+    def commits(self) -> int:
+        """As the protocol says."""
+        return (self._wal if self._is_wal else self._journal).commits
 
     def reset(self, legacy: LegacyDatabase) -> None:
         """Begin here."""

@@ -50,6 +50,7 @@ class JournalHints:
         self._saved: dict[int, Saved] = {}
         self._memory = Memory()
         self._lost: str | None = None
+        self.commits = 0
 
     @property
     def is_running(self) -> bool:
@@ -94,6 +95,7 @@ class JournalHints:
         self._position, self._lost = now, None
         if now is None or self._database is None:
             raise Gap("header")
+        self.commits = 0 if then is None else (now.change_counter - then.change_counter) & 0xFFFFFFFF
         lost = self._gather(now) or lost
         if then is None or lost is not None or not self._catcher.is_running:
             self._saved.clear()

@@ -64,6 +64,7 @@ class WalHints:
         self._parsed_index: WalIndex | None = None
         self._memory = Memory()
         self._lost: str | None = None
+        self.commits = 0
 
     # -- life
 
@@ -121,6 +122,7 @@ class WalHints:
         before = self._now
         if before is None:
             raise Moved
+        self.commits = 0 if self._position is None else (before.change - self._position.change) & 0xFFFFFFFF
         if self._lost is not None or self._position is None or self._wal is None or self._database is None:
             raise Gap(self._lost or "start")
         changed = self._changed(self._position, before)

@@ -33,6 +33,14 @@ EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03
 ROLLBACK_CHUNK_ROWS = 100
 ROLLBACK_PAUSE = 9
 """In rollback mode our lock is held for at most one part in ten of the time, however much is committed."""
+FLAT_OUT = 4
+"""Commits taken in by one look from which on the writer counts as busy all the time: it gets more room, and the events
+come in batches, since each of our looks and wake-ups slows it down a little."""
+FLAT_OUT_PAUSE = 30
+"""In rollback mode, times the time for which the lock was held: a commit that meets it waits at least a millisecond."""
+FLAT_OUT_WAIT = 0.003
+"""Seconds between looks in WAL mode then."""
+LONGEST_PAUSE = 0.1
 AFTER_NEWS = 4
 """Where in EARLY to begin after a look that found something."""
 ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
@@ -162,7 +170,7 @@ class CaptureWorker:
         if self._is_in_the_way():
             return WRITING
         if (pause := self._next_look - time.monotonic()) > 0:
-            return pause
+            time.sleep(pause)  # deaf to file events, each of which would wake us for nothing
         # Between the hints and the poll, only what can be seen without a lock is asked.
         thorough = not hinted and self._early >= len(EARLY)
         news = self.capture.look(thorough=thorough, have_files_moved=self._waker.has_moved)
@@ -184,10 +192,16 @@ class CaptureWorker:
         log.info("attached to %s", self._legacy.path)
 
     def _note_mode(self) -> None:
-        """In rollback mode readers and writers shut each other out: leave most of the time to writers."""
+        """In rollback mode readers and writers shut each other out: leave most of the time to writers. A writer that
+        never rests is left more of it in either mode."""
         self.status.wal = self._legacy.is_wal()
         self.capture.chunk_rows = CHUNK_ROWS if self.status.wal else ROLLBACK_CHUNK_ROWS
-        self._next_look = 0.0 if self.status.wal else time.monotonic() + self.capture.held * ROLLBACK_PAUSE
+        is_flat_out = self.capture.commits > FLAT_OUT
+        if self.status.wal:
+            pause = FLAT_OUT_WAIT if is_flat_out else 0.0
+        else:
+            pause = self.capture.held * (FLAT_OUT_PAUSE if is_flat_out else ROLLBACK_PAUSE)
+        self._next_look = time.monotonic() + min(pause, LONGEST_PAUSE)
 
     def _is_in_the_way(self) -> bool:
         """Whether a commit is under way in rollback mode: its end wakes us, a reader would only block it."""
