@@ -263,11 +263,14 @@ def show(what: Any) -> None:
 @click.argument("url")
 @click.option("--owner", required=True, metavar="ID", help="Whose events.")
 @click.option("--since", metavar="CURSOR", help="First what was missed since this cursor.")
+@click.option(
+    "--events", metavar="TYPES", help="Which event types, separated by commas; new_message,task_update if left out."
+)
 @click.option("--json", "as_json", is_flag=True, help="Each event as it was sent, one a line.")
-def tail_command(url: str, owner: str, since: str | None, as_json: bool) -> None:
+def tail_command(url: str, owner: str, since: str | None, events: str | None, as_json: bool) -> None:
     """Print an owner's events as they come; reconnects and resumes."""
     try:
-        asyncio.run(_tail(Tail(url, owner, since, _print_line, _print_note, as_json=as_json)))
+        asyncio.run(_tail(Tail(url, owner, since, _print_line, _print_note, as_json=as_json, events=events)))
     except WalcastError as error:
         fail(error)
 

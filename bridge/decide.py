@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from math import isfinite
 
 from bridge.content import Json, content_parts, element_parts, joined_text, parse_json
-from storage.types import NOWHERE, Change, Draft, Op, Outcome, Row, Section, Value, place_of, text_of
+from storage.types import NOWHERE, Change, Draft, Op, Outcome, Row, Section, Value, digest_of, place_of, text_of
 
 NEW_MESSAGE = "new_message"
 TASK_UPDATE = "task_update"
+MESSAGE_UPDATE = "message_update"
+MESSAGE_DELETED = "message_deleted"
+TASK_DELETED = "task_deleted"
 OWNER_LIMIT = 256
 """Characters of an owner (contract section 5)."""
 
@@ -19,25 +24,31 @@ class Unrenderable(ValueError):
 
 
 def decide(change: Change) -> Outcome:
-    """What to remember of a change, and which event it gives. Never raises for what stands in a row."""
-    row = change.row
+    """What to remember of a change, and which events it gives. Never raises for what stands in a row."""
+    row, told = change.row, _told(change)
     if change.op is Op.GONE or row is None:
-        return Outcome(change)
-    if not _is_due(change, row):
+        return Outcome(change, farewell=_farewell(change, told))
+    is_due = _is_due(change, row)
+    if not is_due and not _is_edited(change, row):
         return Outcome(change)
     try:
-        owners = owners_of(row.values[1])
+        owners = owners_of(row.values[1]) if is_due else _owners_if_any(row.values[1])
+        farewell = _farewell(change, told if _is_elsewhere(change, row) else _without(told, owners))
+        if not is_due:
+            draft = _update(change, row, owners, told)
+            return Outcome(change, draft=draft, farewell=farewell)
         if not owners:
-            return Outcome(change, pending=True)
-        return Outcome(change, draft=render(change.section, row, owners))
+            return Outcome(change, pending=True, farewell=farewell)
+        return Outcome(change, draft=render(change.section, row, owners), farewell=farewell)
     except Unrenderable as error:
-        return Outcome(change, pending=True, problem=str(error))
+        problem = str(error)
     except RecursionError:  # what could just be read may be too deep to be written
-        return Outcome(change, pending=True, problem="the row's JSON is nested too deeply")
+        problem = "the row's JSON is nested too deeply"
+    return Outcome(change, pending=True, problem=problem) if is_due else Outcome(change)
 
 
 def _is_due(change: Change, row: Row) -> bool:
-    """Whether the row owes its owners an event."""
+    """Whether the row owes its owners an event that every client gets."""
     known = change.known
     if known is None or known.pending:
         return True
@@ -47,8 +58,53 @@ def _is_due(change: Change, row: Row) -> bool:
     return NOWHERE not in (place, known.place) and place != known.place
 
 
-def render(section: Section, row: Row, owners: tuple[str, ...]) -> Draft:
-    """The event of a row. Raises Unrenderable."""
+def _is_edited(change: Change, row: Row) -> bool:
+    """Whether it is another one than those who asked for more have been told."""
+    known = change.known
+    return known is not None and (known.digest != row.digest or known.is_hidden)
+
+
+def _told(change: Change) -> tuple[str, ...]:
+    """Who has been told of the row as it was, and is not told yet that it is gone."""
+    return () if change.home is None else _owners_if_any(change.home.owner)
+
+
+def _owners_if_any(value: Value) -> tuple[str, ...]:
+    with suppress(Unrenderable, RecursionError):
+        return owners_of(value)
+    return ()
+
+
+def _without(owners: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(owner for owner in owners if owner not in others)
+
+
+def _is_elsewhere(change: Change, row: Row) -> bool:
+    return change.home is not None and change.home.conversation != text_of(row.values[2])
+
+
+def _farewell(change: Change, owners: tuple[str, ...]) -> Draft | None:
+    """For these owners it is not there any more: it is gone, or is another's, or in another conversation."""
+    home, known = change.home, change.known
+    if home is None or known is None or known.id is None or not owners:
+        return None
+    kind, name = (MESSAGE_DELETED, "message_id") if change.section.kind == "message" else (TASK_DELETED, "task_id")
+    subject, conversation = str(known.id), home.conversation
+    event: Json = {"type": kind, "conversation_id": conversation, name: subject}
+    return Draft(kind, conversation or "", subject, encode(event), owners, is_optional=True)
+
+
+def _update(change: Change, row: Row, owners: tuple[str, ...], told: tuple[str, ...]) -> Draft | None:
+    """For who asked for it: how the row is now. An owner who came to it gets it whole, and the others need nothing."""
+    if change.home is not None and not _is_elsewhere(change, row):
+        before = digest_of((row.values[0], change.home.owner, *row.values[2:]))
+        if change.known is not None and before == change.known.digest:
+            owners = _without(owners, told)
+    return replace(render(change.section, row, owners, is_new=False), is_optional=True) if owners else None
+
+
+def render(section: Section, row: Row, owners: tuple[str, ...], *, is_new: bool = True) -> Draft:
+    """The event of a row. A message that is not new is updated. Raises Unrenderable."""
     fields = {name: text_of(value) for (name, _), value in zip(section.fields, row.values, strict=True)}
     subject, conversation = fields["id"], fields["conversation_id"]
     if subject is None:
@@ -56,12 +112,11 @@ def render(section: Section, row: Row, owners: tuple[str, ...]) -> Draft:
     event: Json
     if section.kind == "message":
         message: Json = {"id": subject, "role": fields["role"], "content": list(content_parts(fields["content"]))}
-        kind, event = NEW_MESSAGE, {"type": NEW_MESSAGE, "conversation_id": conversation, "message": message}
+        kind = NEW_MESSAGE if is_new else MESSAGE_UPDATE
+        event = {"type": kind, "conversation_id": conversation, "message": message}
     else:
-        kind, event = (
-            TASK_UPDATE,
-            {"type": TASK_UPDATE, "conversation_id": conversation, "task": _task(subject, fields, row, section)},
-        )
+        kind = TASK_UPDATE
+        event = {"type": kind, "conversation_id": conversation, "task": _task(subject, fields, row, section)}
     return Draft(kind, conversation or "", subject, encode(event), owners)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bridge.decide import NEW_MESSAGE, TASK_UPDATE
+from bridge.decide import MESSAGE_DELETED, MESSAGE_UPDATE, NEW_MESSAGE, TASK_DELETED, TASK_UPDATE
 from storage.types import Event
 
-EVENT_TYPES = (NEW_MESSAGE, TASK_UPDATE, "message_update", "message_deleted", "task_deleted")
+EVENT_TYPES = (NEW_MESSAGE, TASK_UPDATE, MESSAGE_UPDATE, MESSAGE_DELETED, TASK_DELETED)
 """What `?events=` may name."""
 DEFAULT_TYPES = frozenset(EVENT_TYPES[:2])
 MOST_CONVERSATIONS = 1000
@@ -46,9 +46,14 @@ class Filter:
             return EVERYTHING
         return cls(frozenset(names) or DEFAULT_TYPES, chosen)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether more was asked for than the two types of the seed: then optional events count in `prev`."""
+        return not self.types <= DEFAULT_TYPES
+
     def wants(self, event: Event) -> bool:
         """Whether an event of the owner is to be sent."""
-        if event.type not in self.types:
+        if event.type not in self.types or (event.is_optional and not self.is_wide):
             return False
         if self.chosen is None:
             return event.conversation_id not in self.muted

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from bridge.decide import TASK_UPDATE
+from bridge.decide import MESSAGE_UPDATE, TASK_UPDATE
 from bridge.filters import EVERYTHING
 from bridge.metrics import Metrics
 from bridge.protocol import Close, Cursor, Form
@@ -77,17 +77,20 @@ class Hub:
 
     def _route(self, event: Event, touched: dict[Subscription, None]) -> None:
         is_ordinary = EVERYTHING.wants(event)  # asked once: nearly every client wants just that
-        task = event.subject if event.type == TASK_UPDATE else None
+        whole = _whole(event)
         delivered = 0
         for owner, previous in event.routes:
+            wide = event.wide.get(owner)
             made: dict[Form, bytes] = {}
+            made_wide: dict[Form, bytes] = {}
             for session in self._sessions.get(owner, ()):
                 if not (is_ordinary if session.filter is EVERYTHING else session.filter.wants(event)):
                     continue
-                frame = made.get(session.form)
+                before, frames = (wide, made_wide) if wide is not None and session.filter.is_wide else (previous, made)
+                frame = frames.get(session.form)
                 if frame is None:
-                    frame = made[session.form] = session.form(event, self._epoch, previous)
-                session.put(frame, task)
+                    frame = frames[session.form] = session.form(event, self._epoch, before)
+                session.put(frame, whole)
                 touched[session] = None
                 delivered += 1
         self._metrics.delivered.inc(delivered)  # once: counting is dearer than the hand-over itself
@@ -119,3 +122,10 @@ class Hub:
         """Close every session."""
         for session in [session for of_owner in self._sessions.values() for session in of_owner]:
             session.close(code)
+
+
+def _whole(event: Event) -> str | None:
+    """What the event shows the whole state of, so that a newer one may replace it while it waits."""
+    if event.type == TASK_UPDATE:
+        return event.subject
+    return "\0".join((MESSAGE_UPDATE, event.conversation_id, event.subject)) if event.type == MESSAGE_UPDATE else None

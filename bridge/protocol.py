@@ -8,13 +8,13 @@ from enum import IntEnum
 
 import msgspec
 
-from bridge.decide import NEW_MESSAGE, TASK_UPDATE, encode
+from bridge.decide import encode
+from bridge.filters import EVENT_TYPES
 from storage.types import Event
 
 WELCOME = "WebSocket连接已成功建立"
-EVENT_TYPES = (NEW_MESSAGE, TASK_UPDATE)
 SERVER_TYPES = ("connection_established", *EVENT_TYPES, "pong", "error")
-"""What is sent. The types of `bridge.filters.EVENT_TYPES` beyond these can be asked for, and are not produced yet."""
+"""What is sent; of the events, the first two unless others are asked for."""
 CLIENT_TYPES = ("ping", "subscribe", "unsubscribe")
 
 

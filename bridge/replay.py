@@ -73,12 +73,13 @@ class Replayer:
     async def objects(self, span: Span, limit: int) -> tuple[list[bytes], Cursor]:
         """The first events of a span as JSON objects, and where to go on. Raises LookupError as `page`."""
         page = await self.page(span, limit)
-        objects = [resumable_body(event, span.epoch, event.routes[0][1]) for event in page]
+        is_wide = span.wanted.is_wide
+        objects = [resumable_body(event, span.epoch, event.previous(span.owner, wide=is_wide)) for event in page]
         return objects, Cursor(span.epoch, page[-1].seq if page else span.last)
 
 
 def _asked(wanted: Filter) -> Wanted:
-    return Wanted(wanted.types, wanted.chosen)
+    return Wanted(wanted.types, wanted.chosen, wanted.is_wide)
 
 
 def portions(events: list[Event], size: int, count: int) -> Iterator[list[Event]]:

@@ -92,8 +92,7 @@ class Subscription:
         self.flush()
 
     def _frame(self, event: Event, epoch: str) -> bytes:
-        previous = next(prev for owner, prev in event.routes if owner == self.owner)
-        return self.form(event, epoch, previous)
+        return self.form(event, epoch, event.previous(self.owner, wide=self.filter.is_wide))
 
     @property
     def is_congested(self) -> bool:

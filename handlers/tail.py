@@ -14,7 +14,9 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 
+from bridge.decide import MESSAGE_DELETED, MESSAGE_UPDATE, TASK_DELETED
 from bridge.errors import ConfigurationError
+from bridge.filters import BadFilter, Filter
 
 BASE, CAP = 0.5, 30.0
 """Seconds of the first back-off, and of the longest."""
@@ -25,11 +27,18 @@ Say = Callable[[str], None]
 class Tail:
     """One subscription. `emit` gets a line per event, `note` what happens to the connection."""
 
-    def __init__(self, url: str, owner: str, since: str | None, emit: Say, note: Say, *, as_json: bool) -> None:
+    def __init__(
+        self, url: str, owner: str, since: str | None, emit: Say, note: Say, *, as_json: bool, events: str | None = None
+    ) -> None:
         self._url = url.rstrip("/").replace("ws", "http", 1) if url.startswith("ws") else url.rstrip("/")
         if not self._url.startswith(("http://", "https://")):
             raise ConfigurationError(f"{url} is not an address", "give it as http://HOST:PORT")
         self._owner, self._cursor, self._emit, self._note, self._as_json = owner, since, emit, note, as_json
+        try:
+            Filter.asked([], [] if events is None else [events])
+        except BadFilter as bad:
+            raise ConfigurationError(f"--events: {bad}", "separate the types by commas") from bad
+        self._events = {} if events is None else {"events": events}
         self._tries = 0
 
     async def run(self) -> None:
@@ -50,7 +59,7 @@ class Tail:
 
     async def _connection(self, http: ClientSession) -> int | None:
         """One connection from beginning to end; its close code, None if it could not be made."""
-        query = {"since": self._cursor} if self._cursor else {"resume": "1"}
+        query = ({"since": self._cursor} if self._cursor else {"resume": "1"}) | self._events
         try:
             async with http.ws_connect(
                 f"{self._url}/api/ws", params=query, headers={"X-Solana-PublicKey": self._owner}, heartbeat=20
@@ -83,8 +92,12 @@ class Tail:
 def describe(frame: dict[str, Any]) -> str:
     """One line for a person."""
     conversation = frame.get("conversation_id")
+    kind = frame.get("type")
+    if kind in (MESSAGE_DELETED, TASK_DELETED):
+        return f"{conversation}  {kind.partition('_')[0]} {frame.get('message_id') or frame.get('task_id')} deleted"
     if (message := frame.get("message")) and isinstance(message, dict):
-        return f"{conversation}  {message.get('role')}: {_text(message.get('content', []))}"
+        mark = f"(edit of {message.get('id')}) " if kind == MESSAGE_UPDATE else ""
+        return f"{conversation}  {mark}{message.get('role')}: {_text(message.get('content', []))}"
     if task := frame.get("task"):
         status = task.get("status", {})
         return f"{conversation}  task {task.get('id')} {status.get('state')}: {status.get('message') or ''}"

@@ -22,7 +22,7 @@ from storage.pages import Moved
 from storage.reader import SectionReader
 from storage.state import StateFile
 from storage.tail import ahead_of_tail, end_of
-from storage.types import Change, Op, Section, Value
+from storage.types import Section, Value
 from storage.watched import Progress, Watched
 
 PENDING_ROWS = 200
@@ -300,7 +300,7 @@ class Capture:
         elif batch.missing and not watched.reader.has_unique_id:
             watched.again = True  # another row with the same id may stand elsewhere, and be it from now on
         elif not watched.again:  # the places cover every change, so a row that is in none of them is gone
-            batch.changes.extend(Change(watched.section, Op.GONE, None, entry) for entry in batch.missing)
+            batch.changes.extend(self._examiner.gone(watched, batch.missing))
         return batch
 
     def _waiting(self, watched: Watched, after: int | None) -> list[int]:
@@ -383,9 +383,9 @@ class Capture:
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
         with self._legacy.snapshot():
-            gone = self._examiner.gone(watched, progress)
-            batches = [gone, *self._children.dependent(gone)]
-        self._examiner.record(batches)
+            left = self._examiner.left(watched, progress)
+            batches = [left, *self._children.dependent(left)]
+        self._examiner.record_left(batches)
         if watched.baseline != "done":
             # Resumed after a stop: what changed before the place it went on from is still to be seen.
             watched.again = watched.again or progress.is_resumed
@@ -395,3 +395,4 @@ class Capture:
             self._state.set_baseline(watched.section, "done", watched.floor, None)
             self._children.catch_up(watched)
         watched.progress = None
+        self._state.clear_homes()

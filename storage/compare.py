@@ -39,7 +39,7 @@ def compare(
     changes: dict[bytes, Change] = {}
     for row in rows:
         here = at.get(row.loc)
-        if here is not None and here.digest == row.digest:
+        if here is not None and here.digest == row.digest and not here.is_hidden:
             del at[row.loc]  # the digest covers the id
             continue
         key = row.key
@@ -47,7 +47,7 @@ def compare(
             here = next((entry for entry in crowded if entry.loc == row.loc and entry.key == key), None)
         if here is not None:
             _discard(at, crowded, here)
-            if here.digest != row.digest:
+            if here.digest != row.digest or here.is_hidden:
                 changes[key] = Change(section, Op.CHANGED, row, here)
         elif (change := _stranger(section, row, changes.get(key), find_here, stands)) is not None:
             changes.pop(key, None)  # to the end: rows are pushed in the order of their places

@@ -62,7 +62,8 @@ class Epochs(ABC):
         self.pruned = 0
         self.epochs_begun: Counter[EpochReason] = Counter()
         """Epochs begun since the start, by reason."""
-        self._last: dict[str, int] = {}
+        self._last: dict[str, tuple[int, int]] = {}
+        """Of each owner the last event that is not optional, and the last of all."""
         self._version: FileVersion | None = None
         """The newest version of the database seen; written with whatever is recorded next."""
         self._written: FileVersion | None = None

@@ -20,25 +20,26 @@ PAGE_BYTES = 1 << 20
 
 _ROUTED = "routes r JOIN events e USING (seq) WHERE r.owner = ? AND r.seq > ? AND r.seq <= ?"
 _WANTED = (
-    "(? IS NULL OR e.type IN (SELECT value FROM json_each(?)))"
+    "(? OR NOT e.optional) AND (? IS NULL OR e.type IN (SELECT value FROM json_each(?)))"
     " AND (? IS NULL OR e.conversation_id IN (SELECT value FROM json_each(?)))"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events of an owner are asked for; None is all."""
+    """Which events of an owner are asked for; None is all. `optional` lets optional ones through, where types do."""
 
     types: frozenset[str] | None = None
     conversations: frozenset[str] | None = None
+    optional: bool = True
 
     @property
-    def parameters(self) -> tuple[str | None, ...]:
+    def parameters(self) -> tuple[str | bool | None, ...]:
         """The parameters of the condition, in its order."""
         types, conversations = (
             None if names is None else json.dumps(sorted(names)) for names in (self.types, self.conversations)
         )
-        return types, types, conversations, conversations
+        return self.optional, types, types, conversations, conversations
 
 
 EVERY = Wanted()
@@ -84,13 +85,22 @@ class EventLog:
         totals = accumulate(int(str(size)) for _, size in sizes)
         fitting = max(1, sum(total <= PAGE_BYTES for total in totals))
         found = await self._fetch(
-            "SELECT e.seq, e.type, e.conversation_id, e.subject, e.body, r.prev "
+            "SELECT e.seq, e.type, e.conversation_id, e.subject, e.body, e.optional, r.prev, r.wide "
             f"FROM {_ROUTED} AND {_WANTED} ORDER BY r.seq",
             (owner, after, sizes[fitting - 1][0], *wanted.parameters),
         )
         return [
-            Event(seq, kind, conversation, subject, body, ((owner, prev),))
-            for seq, kind, conversation, subject, body, prev in found
+            Event(
+                seq,
+                kind,
+                conversation,
+                subject,
+                body,
+                ((owner, prev),),
+                bool(optional),
+                {} if wide is None else {owner: wide},
+            )
+            for seq, kind, conversation, subject, body, optional, prev, wide in found
         ]
 
     async def _fetch(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:

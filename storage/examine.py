@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from storage.candidates import Places
 from storage.compare import Comparison, compare, compare_children
 from storage.reader import BadRow, Chunk, SectionReader
-from storage.state import StateFile
+from storage.state import PRUNE_STEP, StateFile
 from storage.types import Change, Event, Known, Op, Outcome, Row, Value
 from storage.watched import Progress, Watched
 
@@ -73,6 +73,48 @@ class Examiner:
     def _failed_among(self, watched: Watched, locs: Iterable[int]) -> set[int]:
         return self._state.failures(watched.section, None, None).keys() & locs if watched.failed else set()
 
+    def gone(self, watched: Watched, missing: Sequence[Known]) -> list[Change]:
+        """Known rows that are nowhere in sight: deleted, or put elsewhere by a `REPLACE` that `where` leaves out."""
+        reader, section = _reader(watched), watched.section
+        moved: dict[bytes, int] = {}
+        if missing and section.where is not None and reader.rowid is not None:
+            moved = reader.out_of_sight({entry.key: entry.id for entry in missing})
+        return [
+            Change(section, Op.GONE, None, entry)
+            if entry.key not in moved
+            else Change(section, Op.HIDDEN, None, entry, loc=moved[entry.key])
+            for entry in missing
+        ]
+
+    def left(self, watched: Watched, progress: Progress) -> Batch:
+        """Known rows that a whole pass did not find anywhere."""
+        section, reader, limbo = watched.section, _reader(watched), progress.limbo
+        if reader.rowid is None and self._state.count_known(section) != progress.rows:
+            changes = self._left_without_rowids(watched)
+        else:
+            if section.kind != "child":
+                find = self._state.find
+                limbo = [one for one in limbo if find(section, one.key) == one and not _is_hidden(reader, one)]
+            changes = self.gone(watched, limbo)
+        return Batch(watched, changes, [], {}, set(), 0)
+
+    def _left_without_rowids(self, watched: Watched) -> list[Change]:
+        """Rows that are gone, and rows that left the `where`: only the keys tell. Takes memory for each."""
+        reader, section = _reader(watched), watched.section
+        there = reader.all_keys(filtered=False)
+        shown = there if section.where is None else reader.all_keys(filtered=True)
+        is_child = section.kind == "child"  # known by its place alone
+        # Where another row has the id from now on, the next pass says so.
+        doubles = set() if is_child or reader.has_unique_id else set(there.values())
+        changes = []
+        for entry in self._state.known_between(section, None, None):
+            if entry.loc not in there or not (is_child or there[entry.loc] in (None, entry.key)):
+                if entry.key not in doubles:
+                    changes.append(Change(section, Op.GONE, None, entry))
+            elif entry.loc not in shown and entry.is_told:
+                changes.append(Change(section, Op.HIDDEN, None, entry))
+        return changes
+
     def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool, rows: int) -> Batch:
         """Examine the next rows after a place, and all that is known between it and the last of them."""
         reader, section = _reader(watched), watched.section
@@ -88,16 +130,6 @@ class Examiner:
         batch.last, batch.is_baseline = chunk.last, is_baseline
         return batch
 
-    def gone(self, watched: Watched, progress: Progress) -> Batch:
-        """Known rows that a whole pass did not find anywhere."""
-        section, reader, limbo = watched.section, _reader(watched), progress.limbo
-        if reader.rowid is None and self._state.count_known(section) != progress.rows:
-            there = reader.all_locs()  # without rowids only the keys tell which rows are gone
-            limbo = [entry for entry in self._state.known_between(section, None, None) if entry.loc not in there]
-        if section.kind != "child":
-            limbo = [one for one in limbo if self._state.find(section, one.key) == one and not _is_hidden(reader, one)]
-        return Batch(watched, [Change(section, Op.GONE, None, entry) for entry in limbo], [], {}, set(), 0)
-
     def _compare(self, watched: Watched, chunk: Chunk, known: list[Known], failed: set[int]) -> Batch:
         section, reader = watched.section, _reader(watched)
         self.rows_read += len(chunk.rows)
@@ -107,12 +139,23 @@ class Examiner:
             return Batch(watched, changes, [], broken, failed - broken.keys(), len(chunk.rows), chunk.last)
         found = compare(
             section, chunk.rows, [entry for entry in known if entry.loc not in broken],
-            lambda key: self._state.find(section, key), lambda entry: _stands(reader, entry),
+            lambda key: self._state.find(section, key), lambda entry: _stands(watched, entry),
         )  # fmt: skip
         # A row that only left the `where` is still that row: coming back, it is not a new message.
-        missing = [entry for entry in found.missing if not _is_hidden(reader, entry)]
+        hidden = dict.fromkeys(entry for entry in found.missing if _is_hidden(reader, entry))
+        missing = [entry for entry in found.missing if entry not in hidden]
+        found.changes.extend(Change(section, Op.HIDDEN, None, entry) for entry in hidden if entry.is_told)
         mended = failed - broken.keys() - _waiting(known, found)
         return Batch(watched, found.changes, missing, broken, mended, len(chunk.rows), chunk.last)
+
+    def record_left(self, batches: Sequence[Batch]) -> None:
+        """What a pass did not find, in portions that the log's pruning keeps up with, where nothing depends on it."""
+        first, *dependent = batches
+        if dependent:
+            self.record(batches)
+            return
+        for start in range(0, len(first.changes), PRUNE_STEP):
+            self.record([replace(first, changes=first.changes[start : start + PRUNE_STEP])])
 
     def record(self, batches: Iterable[Batch]) -> None:
         """Decide and record in one transaction, then publish what came of it."""
@@ -157,13 +200,15 @@ class Examiner:
                 )
 
     def _outcome(self, batch: Batch, change: Change) -> Outcome:
-        # A hint names a whole page, and so messages that its baseline has not come to yet: they are not new.
-        is_old = batch.watched.baseline == "running" and change.section.kind == "message"
-        if (batch.is_baseline or is_old) and batch.watched.is_baseline(change):
+        if batch.watched.is_baseline(change) if batch.is_baseline else batch.watched.is_untaken(change):
             return Outcome(change, pending=change.known is not None and change.known.pending)
         if change.row is not None:
             batch.watched.remember(change.row.loc)
-        return Outcome(change) if change.section.kind == "child" else self._decide(change)
+        if change.section.kind == "child":
+            return Outcome(change)
+        if change.known is not None and change.known.is_told:
+            change = replace(change, home=self._state.home(change.known))
+        return self._decide(change)
 
 
 def _waiting(known: list[Known], found: Comparison) -> set[int]:
@@ -181,8 +226,15 @@ def _bound(place: tuple[Value, ...] | None) -> int | None:
     return place[0] if place is not None and isinstance(place[0], int) else None
 
 
-def _stands(reader: SectionReader, entry: Known) -> bool:
-    return reader.rowid is not None and reader.key_at(entry.loc, filtered=True) == entry.key
+def _stands(watched: Watched, entry: Known) -> bool:
+    reader, progress = _reader(watched), watched.progress
+    if reader.rowid is not None:
+        return reader.key_at(entry.loc, filtered=True) == entry.key
+    if progress is None:
+        return False
+    if progress.keys is None:
+        progress.keys = reader.all_keys(filtered=True)
+    return progress.keys.get(entry.loc) == entry.key
 
 
 def _is_hidden(reader: SectionReader, entry: Known) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal
 from storage.errors import MappingMisfit
 from storage.names import column_names, hint_for, nearest, quoted, reason_of, text
 from storage.types import Row, Section, Value, digest_of, key_of, text_of
+from storage.whereabouts import Whereabouts, is_row_error
 
 CHUNK_BYTES = 4 << 20
 """A chunk ends early when its rows exceed this: bounded memory however large the rows are."""
@@ -51,7 +52,7 @@ _LITERAL = (
 """A value as an SQL literal. quote() ends a text at a NUL; the plus takes away the affinity that only a cast has."""
 
 
-class SectionReader:
+class SectionReader(Whereabouts):
     """The statements of one section over one schema. Raises MappingMisfit if the section does not fit it."""
 
     def __init__(self, connection: sqlite3.Connection, section: Section) -> None:
@@ -107,7 +108,7 @@ class SectionReader:
         try:
             return self._chunk(after, limit)
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
         return self._chunk_row_by_row(after, limit)
 
@@ -156,7 +157,7 @@ class SectionReader:
             found = self._connection.execute(f"{self._select} WHERE {match} AND {self._filter}", parameters).fetchall()
             rows.extend(map(self._row, found))
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
             bad.append(BadRow(self._loc(place), str(error)))
 
@@ -173,7 +174,7 @@ class SectionReader:
                 ).fetchall()
             return Chunk([self._row(record) for record in records], [], None)
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
         rows: list[Row] = []
         bad: list[BadRow] = []
@@ -192,7 +193,7 @@ class SectionReader:
             ).fetchall()
             return Chunk([self._row(record) for record in records], [], None)
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
         return self.at(self._rowids(low, high, limit))
 
@@ -232,7 +233,7 @@ class SectionReader:
                 (loc,),
             ).fetchone()
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
             return None
         return None if found is None else key_of(found[0])
@@ -246,22 +247,11 @@ class SectionReader:
         ]
         return 0 if found is None else int(found)
 
-    def all_locs(self) -> set[int]:
-        """The places of all rows, whether `where` holds or not. For tables WITHOUT ROWID; takes memory for each."""
-        found = self._connection.execute(f"SELECT {self._place_columns} FROM {quoted(self.section.table)}")
-        return {self._loc(place) for place in found}
-
     def count(self) -> int:
         """How many rows the table has."""
         return int(self._connection.execute(f"SELECT count(*) FROM {quoted(self.section.table)}").fetchone()[0])
 
 
-def _is_row_error(error: sqlite3.OperationalError) -> bool:
-    """Whether evaluating one row failed ("malformed JSON"), not the database or the statement."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH) and not re.match(
-        r"no such (table|column|function)|near ", str(error)
-    )
 
 
 def _columns(connection: sqlite3.Connection, section: Section) -> list[str]:

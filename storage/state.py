@@ -19,33 +19,15 @@ from typing import Literal
 from storage.epochs import EpochReason, Epochs, FileVersion
 from storage.errors import StateUnusable
 from storage.failed import FailedRows
+from storage.homes import Homes
 from storage.lock import FileLock
-from storage.types import Event, Known, Op, Outcome, Section, place_of
+from storage.schema import APPLICATION_ID, FORMAT, SCHEMA, migrate
+from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, place_of
 
-FORMAT = 1
-APPLICATION_ID = 0x77616C63  # "walc"
+_KNOWN = "loc, key, digest, place, pending, id, home"
 _MAGIC = b"SQLite format 3\0"
 PRUNE_STEP = 256
 """At most so many events leave the log per transaction, so that pruning never delays a look."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sections(
-    number INTEGER PRIMARY KEY, identity TEXT NOT NULL, definition TEXT NOT NULL,
-    floor INTEGER, position INTEGER, baseline TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS seen(
-    section INTEGER NOT NULL, loc INTEGER NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, place BLOB NOT NULL,
-    pending INTEGER NOT NULL, PRIMARY KEY(section, loc, key)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_pending ON seen(section, loc) WHERE pending;
-CREATE TABLE IF NOT EXISTS failed(
-    section INTEGER NOT NULL, loc INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY(section, loc)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS events(
-    seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, type TEXT NOT NULL, conversation_id TEXT NOT NULL,
-    subject TEXT NOT NULL, owners TEXT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS routes(
-    owner TEXT NOT NULL, seq INTEGER NOT NULL, prev INTEGER NOT NULL, PRIMARY KEY(owner, seq)) WITHOUT ROWID;
-"""
 
 
 def boot_id() -> str | None:
@@ -56,7 +38,7 @@ def boot_id() -> str | None:
         return None
 
 
-class StateFile(FailedRows, Epochs):
+class StateFile(FailedRows, Homes, Epochs):
     """The writing side, used by the capture thread alone. `epoch`, `head` and `pruned` may be read by any thread."""
 
     def __init__(self, path: Path, *, keep_events: int, keep_seconds: float) -> None:
@@ -66,6 +48,7 @@ class StateFile(FailedRows, Epochs):
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
         self._keyed: set[int] = set()
+        self.forget_homes()
 
     @property
     def _sql(self) -> sqlite3.Connection:
@@ -107,7 +90,7 @@ class StateFile(FailedRows, Epochs):
                 raise StateUnusable(
                     f"{self.path} is not a walcast state file", "give another --state; nothing was written to it"
                 )
-            if found[1] != FORMAT:
+            if not migrate(sql, found[1]):
                 raise StateUnusable(
                     f"the state file {self.path} has format {found[1]}, this walcast reads {FORMAT}",
                     "give another --state",
@@ -117,7 +100,7 @@ class StateFile(FailedRows, Epochs):
         sql.execute("PRAGMA journal_mode=WAL")
         sql.execute("PRAGMA wal_autocheckpoint=4000")
         sql.execute("PRAGMA cache_size=-8000")
-        sql.executescript(_SCHEMA)
+        sql.executescript(SCHEMA)
         boot = boot_id()
         sql.execute(f"PRAGMA synchronous={'NORMAL' if boot else 'FULL'}")
         self._begin(boot)
@@ -134,6 +117,7 @@ class StateFile(FailedRows, Epochs):
                 self._new_epoch("unclean_stop")
             self._set("boot", boot)
             self._set("clean", 0)
+        self.clear_homes()
 
     def close(self) -> None:
         """Close cleanly; safe to call twice."""
@@ -158,6 +142,7 @@ class StateFile(FailedRows, Epochs):
             self.epoch, self.head, self.pruned = before
             self._last.clear()
             self._written = None
+            self.forget_homes()
             with suppress(sqlite3.Error):
                 sql.execute("ROLLBACK")
             raise
@@ -224,10 +209,10 @@ class StateFile(FailedRows, Epochs):
 
     def _known(self, section: Section, condition: str, parameters: Sequence[object]) -> list[Known]:
         found = self._sql.execute(
-            f"SELECT loc, key, digest, place, pending FROM seen WHERE section = ? AND {condition}",
-            (section.number, *parameters),
+            f"SELECT {_KNOWN} FROM seen WHERE section = ? AND {condition}", (section.number, *parameters)
         )
-        return [Known(loc, key, digest, place, bool(pending)) for loc, key, digest, place, pending in found]
+        return [Known(loc, key, digest, place, bool(pending), name, home)
+                for loc, key, digest, place, pending, name, home in found]  # fmt: skip
 
     def known_between(self, section: Section, after: int | None, last: int | None) -> list[Known]:
         """Rows known in (after, last]; None is unbounded."""
@@ -247,14 +232,14 @@ class StateFile(FailedRows, Epochs):
             return None
         # Without statistics the planner takes the primary key, and would read the whole section.
         found = self._sql.execute(
-            "SELECT loc, key, digest, place, pending FROM seen "
+            f"SELECT {_KNOWN} FROM seen "
             f"INDEXED BY seen_key_{section.number:d} WHERE section = {section.number:d} AND key = ?",
             (key,),
         ).fetchone()
         if found is None:
             return None
-        loc, known_key, digest, place, pending = found
-        return Known(loc, known_key, digest, place, bool(pending))
+        loc, known_key, digest, place, pending, name, home = found
+        return Known(loc, known_key, digest, place, bool(pending), name, home)
 
     def index_keys(self, section: Section) -> None:
         """Make `find` work for a section. Over many rows it is made at once: in random order each costs a page."""
@@ -273,7 +258,7 @@ class StateFile(FailedRows, Epochs):
     def pending(self, section: Section, after: int | None, limit: int) -> list[int]:
         """Rowids of rows that wait for an owner, in order, behind a rowid."""
         found = self._sql.execute(
-            "SELECT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending AND loc > ? "
+            "SELECT DISTINCT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending AND loc > ? "
             "ORDER BY loc LIMIT ?",
             (section.number, -(1 << 63) if after is None else after, limit),
         )
@@ -294,30 +279,36 @@ class StateFile(FailedRows, Epochs):
         """Remember changes and append their events. Call it inside `transaction`."""
         events, forget, remember = [], [], []
         for outcome in outcomes:
-            section, row, known = outcome.change.section.number, outcome.change.row, outcome.change.known
+            change = outcome.change
+            section, row, known = change.section.number, change.row, change.known
             if known is not None and (row is None or known.loc != row.loc or known.key != row.key):
                 forget.append((section, known.loc, known.key))
-            if row is not None and outcome.change.op is not Op.GONE:
-                place = place_of(outcome.change.section, row.values)
-                remember.append((section, row.loc, row.key, row.digest, place, outcome.pending))
-            if outcome.draft is not None:
-                events.append(self._append(outcome))
+            if row is not None and change.op is not Op.GONE:
+                place = place_of(change.section, row.values)
+                name, home = self.remembered(outcome, row)
+                remember.append((section, row.loc, row.key, row.digest, place, outcome.pending, name, home))
+            elif known is not None and change.op is Op.HIDDEN:
+                loc, home = known.loc if change.loc is None else change.loc, HIDDEN if known.is_told else known.home
+                remember.append((section, loc, known.key, known.digest, known.place, known.pending, known.id, home))
+            events += [self._append(draft) for draft in (outcome.farewell, outcome.draft) if draft is not None]
         if forget:
             self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
-        self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)", remember)
+        self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?)", remember)
         self._set_version()
         if events:
             self._prune()
         return events
 
-    def _append(self, outcome: Outcome) -> Event:
-        draft = outcome.draft
-        assert draft is not None
+    def _append(self, draft: Draft) -> Event:
         self.head += 1
-        routes = tuple((owner, self._previous(owner)) for owner in draft.owners)
-        event = Event(self.head, draft.type, draft.conversation_id, draft.subject, draft.body, routes)
+        before = [(owner, *self._previous(owner)) for owner in draft.owners]
+        event = Event(
+            self.head, draft.type, draft.conversation_id, draft.subject, draft.body,
+            tuple((owner, ordinary) for owner, ordinary, _ in before), draft.is_optional,
+            {owner: latest for owner, ordinary, latest in before if latest != ordinary},
+        )  # fmt: skip
         self._sql.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 event.seq,
                 int(time.time() * 1000),
@@ -326,21 +317,28 @@ class StateFile(FailedRows, Epochs):
                 event.subject,
                 json.dumps(draft.owners),
                 event.body,
+                event.is_optional,
             ),
         )
-        for owner, previous in routes:
-            self._sql.execute("INSERT INTO routes VALUES (?, ?, ?)", (owner, event.seq, previous))
-            self._last[owner] = event.seq
+        for owner, ordinary, _ in before:
+            self._sql.execute(
+                "INSERT INTO routes VALUES (?, ?, ?, ?)", (owner, event.seq, ordinary, event.wide.get(owner))
+            )
+            self._last[owner] = ordinary if event.is_optional else event.seq, event.seq
         return event
 
-    def _previous(self, owner: str) -> int:
+    def _previous(self, owner: str) -> tuple[int, int]:
+        """The last event of an owner that is not optional, and the last of all; 0 where there is none."""
         if owner not in self._last:
             if len(self._last) > 10_000:
                 self._last.clear()
             found = self._sql.execute(
-                "SELECT max(seq) FROM routes WHERE owner = ? AND seq > ?", (owner, self.pruned)
-            ).fetchone()[0]
-            self._last[owner] = found or 0
+                "SELECT r.seq, r.prev, e.optional FROM routes r JOIN events e USING (seq) "
+                "WHERE r.owner = ? AND r.seq > ? ORDER BY r.seq DESC LIMIT 1", (owner, self.pruned),
+            ).fetchone()  # fmt: skip
+            latest, before, is_optional = found or (0, 0, False)
+            ordinary = latest if not is_optional else before if before > self.pruned else 0
+            self._last[owner] = ordinary, latest
         return self._last[owner]
 
     def _prune(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 from marshal import dumps
 from typing import Literal
@@ -73,14 +74,42 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Home:
+    """Where a row was last told: its conversation and its mapped owner, both as they were then."""
+
+    conversation: str | None
+    owner: Value
+
+
+NOBODY, HIDDEN = 0, -1
+"""In place of the number of a home: nobody knows of it, or all were told that it is gone as it left the `where`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """What the state file remembers of a row."""
+    """What the state file remembers of a row.
+
+    `id` is its mapped id and `home` the number of its home, NOBODY or HIDDEN. Both are None for a row that an older
+    walcast remembered: whose it was is not known.
+    """
 
     loc: int
     key: bytes
     digest: bytes
     place: bytes
     pending: bool = False
+    id: str | int | float | None = None
+    home: int | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody knows of it, and it is known who."""
+        return self.home is not None and self.home > 0
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it was told as gone because it left the `where`."""
+        return self.home == HIDDEN
 
 
 class Op(Enum):
@@ -90,32 +119,46 @@ class Op(Enum):
     CHANGED = "changed"
     MOVED = "moved"
     GONE = "gone"
+    HIDDEN = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row that is not what the state file remembers. `row` is None for GONE, `known` is None for NEW."""
+    """A row that is not what the state file remembers. `row` is None for GONE and HIDDEN, `known` is None for NEW.
+
+    `home` is where the known row was told, None if nowhere. `loc` is where a HIDDEN row stands, if it moved.
+    """
 
     section: Section
     op: Op
     row: Row | None
     known: Known | None
+    home: Home | None = None
+    loc: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event before it has its place in the log. `body` is its JSON object, encoded."""
+    """An event before it has its place in the log. `body` is its JSON object, encoded.
+
+    `is_optional`: only for clients that ask for more than the two types of the seed.
+    """
 
     type: str
     conversation_id: str
     subject: str
     body: bytes
     owners: tuple[str, ...]
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of the log. `routes` pairs each owner with the sequence number of the event before it for that owner."""
+    """An event of the log. `routes` pairs each owner with the sequence number of the event before it for that owner.
+
+    That is the one before it which is not optional. `wide` has, for owners for whom it is another, the one before it
+    of all.
+    """
 
     seq: int
     type: str
@@ -123,19 +166,28 @@ class Event:
     subject: str
     body: bytes
     routes: tuple[tuple[str, int], ...]
+    is_optional: bool = False
+    wide: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def previous(self, owner: str, *, wide: bool) -> int:
+        """The event before it for an owner; `wide` for a client that gets optional events."""
+        ordinary = next(previous for name, previous in self.routes if name == owner)
+        return self.wide.get(owner, ordinary) if wide else ordinary
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the bridge decided about one change: what to remember, and the event to log, if any.
+    """What the bridge decided about one change: what to remember, and the events to log, if any.
 
-    `pending` keeps a row that has no owner yet on the list of those that are looked at again.
+    `pending` keeps a row that has no owner yet on the list of those that are looked at again. `farewell` tells those
+    for whom the row is gone, and comes before `draft`.
     """
 
     change: Change
     draft: Draft | None = None
     pending: bool = False
     problem: str | None = None
+    farewell: Draft | None = None
 
 
 def digest_of(values: Sequence[Value]) -> bytes:
@@ -181,4 +233,9 @@ def place_of(section: Section, values: Sequence[Value]) -> bytes:
     conversation = values[2]
     if section.kind != "message" or conversation is None:
         return NOWHERE
-    return blake2b(str(text_of(conversation)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return _place(str(text_of(conversation)))
+
+
+@lru_cache(maxsize=10_000)  # a conversation has many messages
+def _place(conversation: str) -> bytes:
+    return blake2b(conversation.encode("utf-8", "surrogatepass"), digest_size=8).digest()

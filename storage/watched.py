@@ -24,6 +24,8 @@ class Progress:
     limbo: list[Known] = field(default_factory=list)
     rows: int = 0
     is_resumed: bool = False
+    keys: dict[int, bytes | None] | None = None
+    """Of a table WITHOUT ROWID: which row stands where. Read when it is first asked for."""
     started: float = field(default_factory=time.monotonic)
 
 
@@ -75,6 +77,17 @@ class Watched:
         self.recent.move_to_end(loc)
         if len(self.recent) > RECENT_ROWS:
             self.recent.popitem(last=False)
+
+    def is_untaken(self, change: Change) -> bool:
+        """Whether a message that a look came upon was there at the first attach, as far as its place can tell.
+
+        A commit names whole pages, and the baseline may not have come to the others of their rows. A task is told all
+        the same, since the commit may have changed it, and a state that is told again does no harm.
+        """
+        if change.op is not Op.NEW or self.section.kind != "message" or self.baseline != "running":
+            return False
+        is_taken = change.row is not None and self.position is not None and change.row.loc <= self.position
+        return not is_taken and self.is_baseline(change)
 
     def is_baseline(self, change: Change) -> bool:
         """Whether a change found by the baseline pass is what was there before, and no event."""

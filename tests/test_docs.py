@@ -28,7 +28,7 @@ from bridge.settings import AuthMode, Settings
 from server import cli
 from storage.legacy import connect
 from storage.reader import SectionReader
-from storage.types import Change, Draft, Event, Op, Row, Section
+from storage.types import Change, Draft, Event, Home, Known, Op, Row, Section, place_of
 
 REPO = Path(__file__).parent.parent
 README = REPO / "README.md"
@@ -201,11 +201,15 @@ def sent() -> list[Any]:
     """One frame of each form that the server sends."""
     values = {"history": b'[{"role": "user", "parts": "x"}]', "artifacts": b'[{"name": "a", "parts": "x"}]'}
     mapping = parse_mapping(blocks(text_of("mapping.md"), "toml")[1][1])
-    cursor, events = Cursor("e", 2), list[Event]()
+    cursor, events, optional = Cursor("e", 2), list[Event](), list[Draft | None]()
     for section in mapping.sections:
         row = Row(1, b"", tuple(values.get(name, b"x") for name, _ in section.fields))
         (draft,) = drafts(section, [row])
         events.append(Event(2, draft.type, draft.conversation_id, draft.subject, draft.body, (("x", 1),)))
+        known = Known(1, row.key, b"-", place_of(section, row.values), id="x", home=1)
+        optional.append(decide(Change(section, Op.GONE, None, known, Home("x", b"x"))).farewell)
+        if section.kind == "message":
+            optional.append(decide(Change(section, Op.CHANGED, row, known, Home("x", b"x"))).draft)
     made = [
         protocol.established("x"),
         protocol.established("x", cursor),
@@ -216,6 +220,7 @@ def sent() -> list[Any]:
         protocol.error("x", "x"),
         *(protocol.event_frame(event) for event in events),
         *(protocol.resumable_event_frame(event, "e", 1) for event in events),
+        *(protocol.text_frame(draft.body) for draft in optional if draft is not None),
     ]
     return [json.loads(frame[frame.index(b"{") :]) for frame in made]
 

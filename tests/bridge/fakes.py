@@ -11,6 +11,7 @@ from bridge.metrics import Metrics
 from bridge.outbox import Bound, Outbox
 from bridge.protocol import Close
 from bridge.session import Limits, Session
+from storage.eventlog import EVERY, Wanted
 from storage.types import Event
 
 ROOMY = Bound(1 << 20, 1000)
@@ -104,19 +105,25 @@ class ListLog:
         """Everything there ever was."""
         return [one for one in self.all if after < one.seq <= last and owner in dict(one.routes)]
 
-    def _there(self, owner: str, after: int, last: int) -> list[Event]:
-        return [one for one in self.of(owner, after, last) if one.seq > self.pruned]
+    def _there(self, owner: str, after: int, last: int, wanted: Wanted) -> list[Event]:
+        return [
+            one
+            for one in self.of(owner, after, last)
+            if one.seq > self.pruned
+            and (wanted.types is None or one.type in wanted.types)
+            and (wanted.optional or not one.is_optional)
+        ]
 
-    async def count(self, owner: str, after: int, last: int, *_wanted: object) -> int:
+    async def count(self, owner: str, after: int, last: int, wanted: Wanted = EVERY) -> int:
         """As EventLog."""
         await Pause()
-        found = len(self._there(owner, after, last))
+        found = len(self._there(owner, after, last, wanted))
         await Pause()
         return found
 
-    async def page(self, owner: str, after: int, last: int, limit: int, *_wanted: object) -> list[Event]:
+    async def page(self, owner: str, after: int, last: int, limit: int, wanted: Wanted = EVERY) -> list[Event]:
         """As EventLog, in pages of three."""
         await Pause()
-        found = self._there(owner, after, last)[: min(limit, 3)]
+        found = self._there(owner, after, last, wanted)[: min(limit, 3)]
         await Pause()
         return found

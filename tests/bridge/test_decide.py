@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,20 @@ from hypothesis import strategies as st
 
 from bridge.decide import OWNER_LIMIT, Unrenderable, decide, encode, render
 from bridge.mapping import REFERENCE, parse_mapping
-from storage.types import NOWHERE, Change, Known, Op, Row, Value, digest_of, place_of
+from storage.types import (
+    NOWHERE,
+    Change,
+    Draft,
+    Home,
+    Known,
+    Op,
+    Outcome,
+    Row,
+    Value,
+    digest_of,
+    place_of,
+    text_of,
+)
 
 MESSAGES, TASKS = parse_mapping(REFERENCE).sections
 
@@ -252,18 +266,27 @@ def test_an_owner_that_is_too_long_is_a_problem_of_the_row() -> None:
 
 
 def test_a_message_that_was_pushed_is_not_pushed_again() -> None:
-    """An edit, a move and a rewrite give nothing."""
+    """An edit and a rewrite are told as that, to who asks for it; a move is nothing."""
     for op in (Op.CHANGED, Op.MOVED):
         outcome = decide(Change(MESSAGES, op, message(content=b"edited"), known(message())))
-        assert (outcome.draft, outcome.pending) == (None, False)
+        assert outcome.draft is not None
+        assert (outcome.draft.type, outcome.draft.is_optional, outcome.pending) == ("message_update", True, False)
+        assert (outcome.farewell, decide(Change(MESSAGES, op, message(), known(message()))).draft) == (None, None)
 
 
 def test_an_id_in_another_conversation_is_another_message() -> None:
     """A deleted id that is given again must not pass for an edit."""
     before = known(message())
-    assert decide(Change(MESSAGES, Op.CHANGED, message(conversation_id=b"c2"), before)).draft is not None
-    assert decide(Change(MESSAGES, Op.CHANGED, message(conversation_id=None), before)).draft is None
-    assert decide(Change(MESSAGES, Op.CHANGED, message(), known(message(), place=NOWHERE))).draft is None
+    assert kind_of(message(conversation_id=b"c2"), before) == "new_message"
+    assert kind_of(message(conversation_id=None), before) == "message_update"
+    assert kind_of(message(content=b"edited"), known(message(), place=NOWHERE)) == "message_update"
+    assert kind_of(message(), known(message(), place=NOWHERE)) is None
+
+
+def kind_of(row: Row, before: Known) -> str | None:
+    """The type of the event that a changed message gives."""
+    draft = decide(Change(MESSAGES, Op.CHANGED, row, before)).draft
+    return None if draft is None else draft.type
 
 
 def test_a_row_that_waited_is_pushed_when_its_owner_appears() -> None:
@@ -281,9 +304,23 @@ def test_a_task_is_pushed_when_anything_mapped_changed() -> None:
 
 
 def test_a_row_that_is_gone_is_only_forgotten() -> None:
-    """Deletions are no events of the plain protocol."""
-    outcome = decide(Change(TASKS, Op.GONE, None, known(task(), place=NOWHERE)))
+    """Where it is not known whose it was; else they are told, if they ask for it."""
+    gone = known(task(), place=NOWHERE)
+    outcome = decide(Change(TASKS, Op.GONE, None, gone))
+    assert outcome == Outcome(outcome.change)
+    homed = Change(TASKS, Op.GONE, None, replace(gone, id="t1", home=1), Home("c1", b'["V", "W"]'))
+    body = b'{"type":"task_deleted","conversation_id":"c1","task_id":"t1"}'
+    assert decide(homed).farewell == Draft("task_deleted", "c1", "t1", body, ("V", "W"), is_optional=True)
+    assert decide(homed).draft is None
+
+
+def test_an_owner_that_cannot_be_told_any_more_hides_the_message_from_those_before() -> None:
+    """Too long a name for anybody to connect with; nothing waits for it, as the message is not new."""
+    before = replace(known(message()), id="m1", home=1)
+    outcome = decide(Change(MESSAGES, Op.CHANGED, message(owner=b"x" * 300), before, Home("c1", b"W")))
     assert (outcome.draft, outcome.pending, outcome.problem) == (None, False, None)
+    assert outcome.farewell is not None
+    assert (outcome.farewell.type, outcome.farewell.owners) == ("message_deleted", ("W",))
 
 
 values = (
@@ -306,3 +343,13 @@ def test_no_row_can_stop_the_bridge(of_task: tuple[Value, ...], of_message: tupl
         if outcome.draft is not None:
             json.loads(outcome.draft.body, parse_constant=pytest.fail)
             assert encode(json.loads(outcome.draft.body)) == outcome.draft.body
+        home = Home(text_of(stored[2]), stored[1])
+        entry = Known(1, b"", b"", b"", False, "x", 1)
+        for change in (
+            Change(section, Op.CHANGED, Row(1, digest_of(stored), stored), entry, replace(home, owner=b"W")),
+            Change(section, Op.GONE, None, entry, home),
+        ):
+            outcome = decide(change)
+            for draft in (outcome.draft, outcome.farewell):
+                if draft is not None:
+                    json.loads(draft.body, parse_constant=pytest.fail)

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from bridge.filters import DEFAULT_TYPES, EVENT_TYPES, EVERYTHING, Filter
 from bridge.hub import Hub
 from bridge.metrics import Metrics
 from bridge.outbox import HIGH_WATER, Bound, Outbox
@@ -29,14 +30,18 @@ from tests.bridge.fakes import ListLog, Pause
 OWNERS = ("A", "B")
 REPLAY_LIMIT = 12
 BOUND = Bound(4000, 8)
+ALL = Filter(frozenset(EVENT_TYPES))
 
 
 batches = st.lists(
-    st.tuples(st.sets(st.sampled_from(OWNERS)), st.sampled_from(["m", "t1", "t2"]), st.integers(0, 700)),
+    st.tuples(
+        st.sets(st.sampled_from(OWNERS)), st.sampled_from(["m", "t1", "t2", "edit", "end t1"]), st.integers(0, 700)
+    ),
     min_size=1,
     max_size=6,
 )
-"""(owners, message or task, size) of each event of a look."""
+"""(owners, message or task, size) of each event of a look; some of them only for who asks for them."""
+TYPES = {"m": "new_message", "edit": "message_update", "end t1": "task_deleted"}
 
 
 @dataclass
@@ -66,6 +71,7 @@ class Client:
 
     owner: str
     is_plain: bool
+    wanted: Filter = EVERYTHING
     wire: Wire = field(default_factory=Wire)
     session: Session | None = None
     resuming: Coroutine[Any, Any, None] | None = None
@@ -88,7 +94,8 @@ class Delivery(RuleBasedStateMachine):
         self.hub.begin("e0", 0)
         self.epochs = 0
         self.replayer = Replayer(cast("EventLog", self.log), lambda: self.log.pruned, REPLAY_LIMIT)
-        self.clients = [Client("A", False), Client("A", False), Client("A", True), Client("B", False)]
+        self.clients = [Client("A", False), Client("A", False, ALL), Client("A", True), Client("B", False)]
+        self.clients += [Client("A", True, ALL)]
         for client in self.clients:
             self.open(client, None)
             self.receive(client)
@@ -101,14 +108,22 @@ class Delivery(RuleBasedStateMachine):
         events = []
         for owners, what, size in batch:
             seq = len(self.log.all) + 1
-            routes = tuple(
-                (owner, max((one.seq for one in self.log.of(owner, 0, seq)), default=0)) for owner in sorted(owners)
-            )
-            kind = "new_message" if what == "m" else "task_update"
+            routes = tuple((owner, self.last(owner, seq, EVERYTHING)) for owner in sorted(owners))
+            wide = {owner: self.last(owner, seq, ALL) for owner in owners}
+            kind = TYPES.get(what, "task_update")
+            subject = what.removeprefix("end ") if kind.startswith("task") else f"m{seq}"
             body = json.dumps({"type": kind, "n": seq, "to": sorted(owners), "x": "x" * size}).encode()
-            events.append(Event(seq, kind, "c", what if what != "m" else f"m{seq}", body, routes))
+            events.append(Event(seq, kind, "c", subject, body, routes, kind not in DEFAULT_TYPES, wide))
             self.log.all.append(events[-1])
         self.hub.publish(f"e{self.epochs}", events)
+
+    def last(self, owner: str, before: int, wanted: Filter) -> int:
+        """The number of the last event of an owner before another, of those that are asked for."""
+        return max((one.seq for one in self.log.of(owner, 0, before - 1) if wanted.wants(one)), default=0)
+
+    def due(self, client: Client, after: int, last: int) -> list[Event]:
+        """What a client is to get."""
+        return [one for one in self.log.of(client.owner, after, last) if client.wanted.wants(one)]
 
     @rule(count=st.integers(1, 5))
     def prune(self, count: int) -> None:
@@ -150,6 +165,7 @@ class Delivery(RuleBasedStateMachine):
             self.hub,
             limits,
             resumable=not client.is_plain,
+            wanted=client.wanted,
         )
         position = self.hub.register(session)
         if since is None:
@@ -158,12 +174,12 @@ class Delivery(RuleBasedStateMachine):
         else:
             session.hold()
             cursor = Cursor.parse(since)
-            client.due = len(self.log.of(client.owner, cursor.seq, position.seq)) if cursor else 0
+            client.due = len(self.due(client, cursor.seq, position.seq)) if cursor else 0
             client.resuming = self.resume(client, session, since, position)
 
     async def resume(self, client: Client, session: Session, since: str, position: Cursor) -> None:
         """The order of calls of the handler."""
-        recovery, span = await self.replayer.plan(client.owner, since, position)
+        recovery, span = await self.replayer.plan(client.owner, since, position, client.wanted)
         start = Cursor(span.epoch, span.after)
         session.resume_at(start)
         session.send(established(client.owner, start, recovery))
@@ -267,7 +283,7 @@ class Delivery(RuleBasedStateMachine):
         elif said.get("cursor") is not None:
             client.cursor = said["cursor"]
             seq = said["cursor"].partition(":")[2]
-            missed = self.log.of(client.owner, client.have, int(seq))
+            missed = self.due(client, client.have, int(seq))
             assert not missed, f"a {said['type']} with a cursor beyond what was sent"
             client.have = max(client.have, int(seq))
 
@@ -286,7 +302,7 @@ class Delivery(RuleBasedStateMachine):
             now = Cursor.parse(said["cursor"])
             assert now is not None
             assert said["reason"] == ("epoch_changed" if now.epoch != cursor.epoch else "history_expired")
-            expired = cursor.seq < self.log.pruned or len(self.log.of(client.owner, cursor.seq, now.seq)) > REPLAY_LIMIT
+            expired = cursor.seq < self.log.pruned or len(self.due(client, cursor.seq, now.seq)) > REPLAY_LIMIT
             assert said["reason"] == "epoch_changed" or expired
             client.have = now.seq  # it fetches all that there is
 
@@ -296,10 +312,10 @@ class Delivery(RuleBasedStateMachine):
         assert client.owner in said["to"]
         client.got.append(seq)
         if not client.is_plain:
-            after = self.log.of(client.owner, client.have, len(self.log.all))
+            after = self.due(client, client.have, len(self.log.all))
             assert after, f"{seq} came twice"
             assert after[0].seq == seq, f"{seq} came where {after[0].seq} was due"
-            assert said["prev"].partition(":")[2] == str(dict(after[0].routes)[client.owner])
+            assert said["prev"].partition(":")[2] == str(self.last(client.owner, seq, client.wanted))
             client.have = seq
 
     @invariant()
@@ -313,13 +329,14 @@ class Delivery(RuleBasedStateMachine):
     def check_plain(self, client: Client) -> None:
         """Up to the last one that it has."""
         last = client.got[-1] if client.got else client.since
-        due = self.log.of(client.owner, client.since, last)
+        due = self.due(client, client.since, last)
         missing = [one for one in due if one.seq not in client.got]
         for one in missing:
             assert one.type == "task_update", f"{one.seq} was left out"
             newer = [
-                other for other in self.log.of(client.owner, one.seq, len(self.log.all)) if other.subject == one.subject
-            ]
+                other for other in self.due(client, one.seq, len(self.log.all))
+                if (other.type, other.subject) == (one.type, one.subject)
+            ]  # fmt: skip
             assert newer, f"the last state of {one.subject} was left out"
 
     def teardown(self) -> None:
@@ -335,7 +352,7 @@ class Delivery(RuleBasedStateMachine):
                 if client.session is not None:
                     break
             if client.session is not None:
-                due = [one.seq for one in self.log.of(client.owner, client.have, len(self.log.all))]
+                due = [one.seq for one in self.due(client, client.have, len(self.log.all))]
                 assert client.is_plain or due == [], "something never came"
                 self.check_plain(client) if client.is_plain else None
             self.leave(client)

@@ -1,6 +1,7 @@
 """Events to their owners' sessions and to nobody else, encoded once, written once."""
 
 from bridge import protocol
+from bridge.filters import DEFAULT_TYPES, EVENT_TYPES, Filter
 from bridge.outbox import HIGH_WATER, Bound
 from bridge.protocol import Close, Cursor, Form
 from storage.types import Event
@@ -171,3 +172,43 @@ def test_closing_all_closes_each_with_the_code() -> None:
         hub.register(peer.session)
     hub.close_all(Close.GOING_AWAY)
     assert [peer.closed for peer in peers] == [[Close.GOING_AWAY]] * 3
+
+
+def test_a_waiting_state_is_never_sent_after_the_end_of_its_task() -> None:
+    """Of what waits only an older state of the same thing makes room; an end and a new beginning stay in order."""
+    hub = new_hub()
+    peer = Peer(hub, "A")
+    peer.session.filter = Filter(frozenset(EVENT_TYPES))
+    hub.register(peer.session)
+    peer.sink.buffered = HIGH_WATER
+    kinds = [
+        ("task_update", "t"), ("message_update", "t"), ("task_deleted", "t"), ("task_update", "t"),
+        ("task_update", "t"), ("message_update", "t"), ("task_deleted", "t"), ("message_deleted", "t"),
+    ]  # fmt: skip
+    events = [
+        Event(seq, kind, "c", subject, b'{"n":%d}' % seq, (("A", 0),), kind not in DEFAULT_TYPES)
+        for seq, (kind, subject) in enumerate(kinds, 1)
+    ]
+    hub.publish("e1", events)
+    peer.sink.drain()
+    hub.flush_congested()
+    assert [said["n"] for said in peer.payloads] == [3, 5, 6, 7, 8]
+
+
+def test_prev_is_of_what_a_client_asked_for() -> None:
+    """Who gets more has another event before it; both forms are made once."""
+    hub = new_hub()
+    narrow, wide = Peer(hub, "A", resumable=True), Peer(hub, "A", resumable=True)
+    wide.session.filter = Filter(frozenset(EVENT_TYPES))
+    for peer in (narrow, wide):
+        hub.register(peer.session)
+    hub.publish("e1", [
+        Event(1, "new_message", "c", "m1", b'{"n":1}', (("A", 0),)),
+        Event(2, "message_update", "c", "m1", b'{"n":2}', (("A", 1),), True),
+        Event(3, "new_message", "c", "m2", b'{"n":3}', (("A", 1),), False, {"A": 2}),
+        Event(4, "task_update", "c", "t", b'{"n":4}', (("A", 3),), True),
+    ])  # fmt: skip
+    assert [(said["n"], said["prev"]) for said in narrow.payloads] == [(1, "e1:0"), (3, "e1:1")]
+    assert [(said["n"], said["prev"]) for said in wide.payloads] == [
+        (1, "e1:0"), (2, "e1:1"), (3, "e1:2"), (4, "e1:3"),
+    ]  # fmt: skip

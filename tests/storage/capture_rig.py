@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from bridge.decide import decide
 from storage.candidates import Candidates, Places
@@ -81,7 +82,9 @@ class Rig:
         self.state_path = database.with_name("state")
         self._published: list[Event] = []
         self._read = 0
-        self._epoch, self._last = "", dict[str, int]()
+        self._epoch, self._last = "", dict[str, tuple[int, int]]()
+        self.told: list[tuple[str, Any]] = []
+        """(owner, event) of all events, also those that only come to who asks for them, as `events` found them."""
         self.chunk_rows: int | None = None
         """Rows of one step of a pass; None is the engine's own choice."""
         self.fails_at: tuple[str, BaseException] | None = None
@@ -151,26 +154,36 @@ class Rig:
         with closing(sqlite3.connect(f"file:{self.state_path}?mode=ro", uri=True)) as log:
             since = "WHERE seq > ? ORDER BY seq"
             logged = log.execute(
-                f"SELECT seq, type, subject, owners, body FROM events {since}", (self._read,)
+                f"SELECT seq, type, subject, owners, body, optional FROM events {since}", (self._read,)
             ).fetchall()
-            routes = log.execute(f"SELECT owner, seq, prev FROM routes {since}", (self._read,)).fetchall()
+            routes = log.execute(
+                f"SELECT owner, seq, prev, wide, optional FROM routes JOIN events USING (seq) {since}", (self._read,)
+            ).fetchall()
         self._check_log(logged, routes)
         self._read = logged[-1][0] if logged else self._read
+        self.told += [(owner, json.loads(body)) for _, _, _, owners, body, _ in logged for owner in json.loads(owners)]
         return [
             (("message" if kind == "new_message" else "task", subject), (owner, told(json.loads(body))))
-            for _, kind, subject, owners, body in logged
+            for _, kind, subject, owners, body, optional in logged
+            if not optional
             for owner in json.loads(owners)
         ]
 
-    def _check_log(self, logged: list[tuple[int, str, str, str, bytes]], routes: list[tuple[str, int, int]]) -> None:
+    def _check_log(
+        self,
+        logged: list[tuple[int, str, str, str, bytes, int]],
+        routes: list[tuple[str, int, int, int | None, int]],
+    ) -> None:
         """Numbers without a gap, owners' chains without a gap, and nothing published that is not in the log."""
         assert [entry[0] for entry in logged] == list(range(self._read + 1, self._read + 1 + len(logged)))
         if self.state.epoch != self._epoch:
             self._epoch, self._last = self.state.epoch, {}
-        for owner, seq, prev in routes:
-            assert prev == self._last.get(owner, 0), f"{seq}: the event before it for {owner}"
-            self._last[owner] = seq
-        bodies = {seq: body for seq, _, _, _, body in logged}
+        for owner, seq, prev, wide, is_optional in routes:
+            ordinary, latest = self._last.get(owner, (0, 0))
+            assert prev == ordinary, f"{seq}: the event before it for {owner}"
+            assert (prev if wide is None else wide) == latest, f"{seq}: the event before it of all for {owner}"
+            self._last[owner] = ordinary if is_optional else seq, seq
+        bodies = {entry[0]: entry[4] for entry in logged}
         for event in self._published:
             assert bodies.pop(event.seq, None) == event.body, f"{event.seq} was published twice, or never logged"
         self._published.clear()

@@ -211,7 +211,8 @@ def test_where_chooses_rows_and_null_is_no(writer: sqlite3.Connection, legacy: s
     assert reader.key_at(3, filtered=True) is None
     assert reader.key_at(3, filtered=False) == key_of(b"c")
     assert reader.key_at(9, filtered=False) is None
-    assert reader.all_locs() == {1, 2, 3}
+    assert reader.all_keys(filtered=False).keys() == {1, 2, 3}
+    assert reader.all_keys(filtered=True) == {1: key_of(b"a")}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_paging_reads_every_row_once(
     assert after is None
     assert len(rows) == len(keys) == reader.count()
     assert len({row.loc for row in rows}) == len(keys)
-    assert {row.loc for row in rows} == reader.all_locs()
+    assert {row.loc: row.key for row in rows} == reader.all_keys(filtered=False)
     expected = {key_of(key.encode() if isinstance(key, str) else key) for key in keys}  # type: ignore[arg-type]
     assert {row.key for row in rows} == expected
 

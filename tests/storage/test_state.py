@@ -9,7 +9,8 @@ import pytest
 
 from storage import state
 from storage.errors import StateUnusable
-from storage.state import APPLICATION_ID, FORMAT, PRUNE_STEP, StateFile
+from storage.schema import APPLICATION_ID, FORMAT
+from storage.state import PRUNE_STEP, StateFile
 from storage.types import Change, Draft, Op, Outcome, Row, Section, digest_of
 
 SECTION = Section(0, "messages", "message", "m", (("id", "id"), ("owner", "o"), ("conversation_id", "c")))
