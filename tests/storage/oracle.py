@@ -144,6 +144,7 @@ class State:
     payloads: frozenset[str]
     superseded: frozenset[Payload] = frozenset()
     """A task's older rows: one may be told ahead of the newest, when it happens to be seen first."""
+    conversation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def scan(writer: Writer, schema: Schema) -> Scan:
             None if conversation is None else str(conversation),
             _text(owners.get(conversation) if schema.joined_owner else owner),
             frozenset({_message(key[1], conversation, role, _texts(body) if schema.child else [body])}),
+            conversation=_text(conversation),
         )
         if key in found:  # several rows with one id are one message: any of them tells it
             state = replace(found[key], payloads=found[key].payloads | state.payloads)
@@ -187,7 +189,9 @@ def scan(writer: Writer, schema: Schema) -> Scan:
         body = _task(str(number), conversation, session, str(status), str(history), str(artifacts))
         older = found.get(("task", str(number)))
         superseded = older.superseded | {(str(older.owner), one) for one in older.payloads} if older else frozenset()
-        found["task", str(number)] = State(True, None, _text(owner), frozenset({body}), superseded)  # the last wins
+        found["task", str(number)] = State(  # the last wins
+            True, None, _text(owner), frozenset({body}), superseded, _text(conversation)
+        )
     return found
 
 
