@@ -379,3 +379,20 @@ def test_a_task_that_changes_during_the_first_baseline_is_told(tmp_path: Path, m
             assert ("task", "9") in [key for key, _ in rig.events()]
         finally:
             rig.kill()
+
+
+@pytest.mark.parametrize("engine", ["pages"])
+def test_a_new_row_before_the_place_of_the_first_baseline_is_new(tmp_path: Path, engine: str) -> None:
+    """The baseline has passed that place, and nothing stood there."""
+    existing = ";".join(message(number) for number in range(1, 10))
+    stage = Stage(tmp_path, ROWID, engine, "wal", existing)
+    stage.rig.kill()
+    stage.rig.state_path.unlink()
+    stage.rig.chunk_rows = 2
+    stage.rig.start()
+    while stage.rig.capture.watched[0].position is None:
+        stage.rig.turn()
+    assert not stage.rig.capture.is_baselined
+    assert stage.came(message(0)) == [("0", "W")]
+    stage.rig.kill()
+    stage.writer.close()
