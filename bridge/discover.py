@@ -9,10 +9,10 @@ from pathlib import Path
 from bridge.inspect.fields import percent
 from bridge.inspect.inspection import Inspection, inspect_database
 from bridge.mapping import REFERENCE, Mapping, load_mapping, parse_mapping
+from storage.elements import reader_for
 from storage.errors import ConfigurationError, MappingMisfit
 from storage.legacy import Busy, LegacyDatabase
 from storage.names import table_names
-from storage.reader import SectionReader
 from storage.types import Section
 
 MOST_TABLES = 20
@@ -62,7 +62,7 @@ def _reference(database: Path) -> tuple[Mapping | None, list[str]]:
 def _fits(legacy: LegacyDatabase, sections: Iterable[Section]) -> bool:
     try:
         for section in sections:
-            SectionReader(legacy.connection, section)
+            reader_for(legacy.connection, section)
     except MappingMisfit:
         return False
     return True

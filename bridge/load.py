@@ -19,6 +19,7 @@ from bridge.decide import Unrenderable, decide, encode, owners_of
 from bridge.errors import LoadFailed, WalcastError
 from bridge.mapping import Conversations, conversation_section
 from storage.load import BUDGET, PAGE_BYTES, Reads
+from storage.loadelements import CONVERSATIONS
 from storage.loadsql import BadPlace, Place, Sought
 from storage.types import Change, Draft, Kind, Op, Row, Section, text_of
 
@@ -223,7 +224,7 @@ def _conversation_section(section: Section) -> Section:
     given = dict(section.fields)
     id_, owner = given["conversation_id"], given["owner"]
     fields = (("id", id_), ("owner", owner), ("conversation_id", id_), ("name", "NULL"))
-    return Section(-1, section.name, "message", section.table, fields, section.where)
+    return Section(CONVERSATIONS, section.name, "message", section.table, fields, section.where, each=section.each)
 
 
 def _drafted(section: Section, row: Row) -> Draft | None:

@@ -19,10 +19,6 @@ from bridge.inspect.presets import preset_named, presets
 from storage.errors import ConfigurationError
 from storage.types import Kind, Section
 
-NOT_YET = {
-    "each": "one row that holds many messages",
-}
-
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -39,8 +35,9 @@ class Conversations(_Table):
 
 
 class Messages(_Table):
-    """`[messages]`: each row is one message."""
+    """`[messages]`: each row is one message, or with `each` holds many."""
 
+    each: Expression | None = None
     conversation_id: Expression
     role: Expression
     content: Expression
@@ -48,8 +45,9 @@ class Messages(_Table):
 
 
 class Tasks(_Table):
-    """`[tasks]`: each row is one task in its present state."""
+    """`[tasks]`: each row is one task in its present state, or with `each` holds many."""
 
+    each: Expression | None = None
     conversation_id: Expression
     session_id: Expression | None = None
     state: Expression
@@ -159,10 +157,6 @@ def _from_presets(text: str, name: str, key: str, tables: list[dict[str, Any]]) 
 
 def _section(text: str, name: str, key: str, number: int, table: dict[str, Any]) -> _Table:
     model = _MODELS[key]
-    for given in table:
-        if given in NOT_YET and given not in model.model_fields:
-            where = f"{name}{_line(text, key, number, given)}: [{key}] {given}"
-            raise ConfigurationError(f"{where} ({NOT_YET[given]}) is not supported by this version", "leave it out")
     try:
         return model.model_validate(table)
     except ValidationError as error:
@@ -270,10 +264,12 @@ def _as_section(place: int, key: str, number: int, model: _Table, origins: _Orig
     if isinstance(model, Tasks) and given["session_id"] is None:
         given["session_id"] = given["conversation_id"]
     order = ["id", "owner", "conversation_id"]
-    order += [name for name in type(model).model_fields if name not in (*order, "table", "where", "depends_on")]
+    order += [name for name in type(model).model_fields if name not in (*order, "table", "where", "each", "depends_on")]
     title = key if number == 0 else f"{key}[{number + 1}]"
     fields = tuple((name, given[name]) for name in order)
-    return Section(place, title, kind, model.table, fields, model.where, origins=origins.of(type(model)))
+    return Section(
+        place, title, kind, model.table, fields, model.where, each=given["each"], origins=origins.of(type(model))
+    )
 
 
 REFERENCE = """\

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from storage.candidates import Candidates, Places
 from storage.children import Children
+from storage.elements import reader_for
 from storage.epochs import FileVersion
 from storage.errors import MappingMisfit
 from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
@@ -144,7 +145,7 @@ class Capture:
         """Make the statements for the present schema; a section that does not fit is refused at start, later paused."""
         for watched in self.watched:
             try:
-                watched.reader, watched.misfit = SectionReader(self._legacy.connection, watched.section), None
+                watched.reader, watched.misfit = reader_for(self._legacy.connection, watched.section), None
             except MappingMisfit as error:
                 watched.reader, watched.misfit = None, str(error)
                 if strict:
@@ -297,7 +298,7 @@ class Capture:
         if not places.is_exact:
             watched.doubtful.update(entry.loc for entry in batch.missing)
             self._version = Version(-1, self._version.schema)  # look again, even if nothing more is committed
-        elif batch.missing and not watched.reader.has_unique_id:
+        elif batch.missing and watched.may_repeat_ids:
             watched.again = True  # another row with the same id may stand elsewhere, and be it from now on
         elif not watched.again:  # the places cover every change, so a row that is in none of them is gone
             batch.changes.extend(self._examiner.gone(watched, batch.missing))

@@ -10,10 +10,14 @@ from storage.types import Change, Known, Op, Row, Section
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`changes` in the order of the rows; `missing` are known rows that do not stand where they stood."""
+    """`changes` in the order of the rows; `missing` are known rows that do not stand where they stood.
+
+    `has_repeats` when a row was met whose id another row has too.
+    """
 
     changes: list[Change]
     missing: list[Known]
+    has_repeats: bool = False
 
 
 def compare(
@@ -27,40 +31,35 @@ def compare(
 
     `find` gives what is known under a key anywhere; `stands` tells whether a known row still stands where it stood.
     Several rows with one id are one row: of messages the first that was seen, of tasks the one with the highest rowid.
+    Several may stand in one place, as the elements of a row do; no two of those have one id.
     """
-    at = {entry.loc: entry for entry in known}
-    # A row that took the place of another, which is not yet known to be gone, makes two that are known in one place.
-    crowded = [entry for entry in known if at[entry.loc] is not entry]
+    left = {(entry.loc, entry.key): entry for entry in known}
+    same = {(entry.loc, entry.digest): entry for entry in known}
     by_key = {entry.key: entry for entry in known}
 
     def find_here(key: bytes) -> Known | None:
         return by_key.get(key) or find(key)
 
     changes: dict[bytes, Change] = {}
+    has_repeats = False
     for row in rows:
-        here = at.get(row.loc)
-        if here is not None and here.digest == row.digest and not here.is_hidden:
-            del at[row.loc]  # the digest covers the id
+        here = same.get((row.loc, row.digest))  # the digest covers the id, so that most rows need no key
+        if here is None:
+            here = left.get((row.loc, row.key))
+        if here is not None:
+            del left[here.loc, here.key]
+            if here.digest != row.digest or here.is_hidden:
+                changes[row.key] = Change(section, Op.CHANGED, row, here)
             continue
         key = row.key
-        if here is not None and here.key != key:
-            here = next((entry for entry in crowded if entry.loc == row.loc and entry.key == key), None)
-        if here is not None:
-            _discard(at, crowded, here)
-            if here.digest != row.digest or here.is_hidden:
-                changes[key] = Change(section, Op.CHANGED, row, here)
-        elif (change := _stranger(section, row, changes.get(key), find_here, stands)) is not None:
+        change = _stranger(section, row, changes.get(key), find_here, stands)
+        has_repeats = has_repeats or change is None or key in changes
+        if change is not None:
             changes.pop(key, None)  # to the end: rows are pushed in the order of their places
             changes[key] = change
     moved = {change.known.key for change in changes.values() if change.known is not None}
-    return Comparison(list(changes.values()), [entry for entry in (*at.values(), *crowded) if entry.key not in moved])
-
-
-def _discard(at: dict[int, Known], crowded: list[Known], entry: Known) -> None:
-    if at.get(entry.loc) is entry:
-        del at[entry.loc]
-    else:
-        crowded.remove(entry)
+    missing = [entry for entry in left.values() if entry.key not in moved]
+    return Comparison(list(changes.values()), missing, has_repeats)
 
 
 def _stranger(

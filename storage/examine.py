@@ -10,7 +10,7 @@ from storage.candidates import Places
 from storage.compare import Comparison, compare, compare_children
 from storage.reader import BadRow, Chunk, SectionReader
 from storage.state import PRUNE_STEP, StateFile
-from storage.types import Change, Event, Known, Op, Outcome, Row, Value
+from storage.types import NOWHERE, Change, Event, Known, Op, Outcome, Row, Value
 from storage.watched import Progress, Watched
 
 log = logging.getLogger("walcast.capture")
@@ -36,6 +36,13 @@ class Batch:
     rows: int
     last: tuple[Value, ...] | None = None
     is_baseline: bool = False
+    sheltered: Sequence[tuple[Known, int]] = ()
+    """Elements whose row is gone, each with the row of their conversation that cannot be read and may hold them now."""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether there is nothing to record."""
+        return not (self.changes or self.broken or self.mended or self.is_baseline or self.sheltered)
 
 
 class Examiner:
@@ -50,7 +57,9 @@ class Examiner:
         if not places.locs and not places.intervals:
             return Batch(watched, [], [], {}, set(), 0)
         reader, section = _reader(watched), watched.section
-        rows: dict[int, Row] = {}
+        if not watched.again and watched.progress is None:
+            watched.newly_broken.clear()
+        rows: dict[int, list[Row]] = {}
         bad: dict[int, BadRow] = {}
         known = {(entry.loc, entry.key): entry for entry in self._state.known_at(section, places.locs)}
         for low, high in places.intervals:
@@ -59,26 +68,31 @@ class Examiner:
             known |= {(entry.loc, entry.key): entry for entry in between}
         if left := places.locs - rows.keys() - bad.keys():
             self._gather(reader.at(sorted(left)), rows, bad)
-        if not rows and not bad and not known:
+        if not (rows or bad or known or watched.failed):
             return Batch(watched, [], [], {}, set(), 0)
-        chunk = Chunk([rows[loc] for loc in sorted(rows)], list(bad.values()), None)
-        failed = self._failed_among(watched, rows.keys() | places.locs)
+        chunk = Chunk([row for loc in sorted(rows) for row in rows[loc]], list(bad.values()), None)
+        failed = self._failed_among(watched, rows.keys() | bad.keys() | places.locs)
+        for low, high in places.intervals if watched.failed else ():  # one that was deleted is none any more
+            failed |= self._state.failures(section, low, None if high is None else high - 1).keys()
         return self._compare(watched, chunk, list(known.values()), failed)
 
     @staticmethod
-    def _gather(chunk: Chunk, rows: dict[int, Row], bad: dict[int, BadRow]) -> None:
-        rows.update((row.loc, row) for row in chunk.rows)
+    def _gather(chunk: Chunk, rows: dict[int, list[Row]], bad: dict[int, BadRow]) -> None:
+        at: dict[int, list[Row]] = {}
+        for row in chunk.rows:
+            at.setdefault(row.loc, []).append(row)
+        rows.update(at)
         bad.update((row.loc, row) for row in chunk.bad)
 
     def _failed_among(self, watched: Watched, locs: Iterable[int]) -> set[int]:
         return self._state.failures(watched.section, None, None).keys() & locs if watched.failed else set()
 
-    def gone(self, watched: Watched, missing: Sequence[Known]) -> list[Change]:
+    def gone(self, watched: Watched, missing: Sequence[Known], *, after_pass: bool = False) -> list[Change]:
         """Known rows that are nowhere in sight: deleted, or put elsewhere by a `REPLACE` that `where` leaves out."""
         reader, section = _reader(watched), watched.section
         moved: dict[bytes, int] = {}
         if missing and section.where is not None and reader.rowid is not None:
-            moved = reader.out_of_sight({entry.key: entry.id for entry in missing})
+            moved = reader.out_of_sight({entry.key: entry.id for entry in missing}, everywhere=after_pass)
         return [
             Change(section, Op.GONE, None, entry)
             if entry.key not in moved
@@ -89,14 +103,23 @@ class Examiner:
     def left(self, watched: Watched, progress: Progress) -> Batch:
         """Known rows that a whole pass did not find anywhere."""
         section, reader, limbo = watched.section, _reader(watched), progress.limbo
-        if reader.rowid is None and self._state.count_known(section) != progress.rows:
-            changes = self._left_without_rowids(watched)
-        else:
-            if section.kind != "child":
-                find = self._state.find
-                limbo = [one for one in limbo if find(section, one.key) == one and not _is_hidden(reader, one)]
-            changes = self.gone(watched, limbo)
-        return Batch(watched, changes, [], {}, set(), 0)
+        if reader.rowid is None and section.each is None and self._state.count_known(section) != progress.rows:
+            return Batch(watched, self._left_without_rowids(watched), [], {}, set(), 0)
+        if reader.rowid is None and section.each is not None:
+            there = reader.all_keys(filtered=False)
+            limbo = [*limbo, *(one for one in self._state.known_between(section, None, None) if one.loc not in there)]
+        if section.kind != "child":
+            find = self._state.find
+            limbo = [
+                one
+                for one in limbo
+                if find(section, one.key) == one and not reader.holds(one.loc, one.key, filtered=False)
+            ]
+        batch = Batch(watched, [], limbo, {}, set(), 0)
+        _shelter(batch, limbo)
+        watched.newly_broken.clear()
+        batch.changes = self.gone(watched, batch.missing, after_pass=True)
+        return batch
 
     def _left_without_rowids(self, watched: Watched) -> list[Change]:
         """Rows that are gone, and rows that left the `where`: only the keys tell. Takes memory for each."""
@@ -120,8 +143,8 @@ class Examiner:
         reader, section = _reader(watched), watched.section
         chunk = reader.chunk(after, rows)
         if reader.rowid is None:
-            known = self._state.known_at(section, [row.loc for row in chunk.rows])
-            failed = self._failed_among(watched, [row.loc for row in chunk.rows])
+            locs = chunk.locs if chunk.locs is not None else {row.loc for row in chunk.rows}
+            known, failed = self._state.known_at(section, locs), self._failed_among(watched, locs)
         else:
             low, high = _bound(after), _bound(chunk.last)
             known = self._state.known_between(section, low, high)
@@ -132,7 +155,8 @@ class Examiner:
 
     def _compare(self, watched: Watched, chunk: Chunk, known: list[Known], failed: set[int]) -> Batch:
         section, reader = watched.section, _reader(watched)
-        self.rows_read += len(chunk.rows)
+        rows = len(chunk.rows) if section.each is None else len(chunk.locs or {row.loc for row in chunk.rows})
+        self.rows_read += rows
         broken = {bad.loc: bad.reason for bad in chunk.bad}
         if section.kind == "child":
             changes = compare_children(section, chunk.rows, known)
@@ -141,12 +165,17 @@ class Examiner:
             section, chunk.rows, [entry for entry in known if entry.loc not in broken],
             lambda key: self._state.find(section, key), lambda entry: _stands(watched, entry),
         )  # fmt: skip
+        watched.has_repeats = watched.has_repeats or found.has_repeats
         # A row that only left the `where` is still that row: coming back, it is not a new message.
-        hidden = dict.fromkeys(entry for entry in found.missing if _is_hidden(reader, entry))
+        hidden = dict.fromkeys(one for one in found.missing if reader.holds(one.loc, one.key, filtered=False))
         missing = [entry for entry in found.missing if entry not in hidden]
         found.changes.extend(Change(section, Op.HIDDEN, None, entry) for entry in hidden if entry.is_told)
         mended = failed - broken.keys() - _waiting(known, found)
-        return Batch(watched, found.changes, missing, broken, mended, len(chunk.rows), chunk.last)
+        batch = Batch(watched, found.changes, missing, broken, mended, rows, chunk.last)
+        if section.each is not None:
+            watched.newly_broken |= _broken_anew(reader, broken.keys() - failed - {entry.loc for entry in known})
+            _shelter(batch, batch.missing)
+        return batch
 
     def record_left(self, batches: Sequence[Batch]) -> None:
         """What a pass did not find, in portions that the log's pruning keeps up with, where nothing depends on it."""
@@ -154,12 +183,12 @@ class Examiner:
         if dependent:
             self.record(batches)
             return
-        for start in range(0, len(first.changes), PRUNE_STEP):
+        for start in range(0, max(1, len(first.changes)), PRUNE_STEP):
             self.record([replace(first, changes=first.changes[start : start + PRUNE_STEP])])
 
     def record(self, batches: Iterable[Batch]) -> None:
         """Decide and record in one transaction, then publish what came of it."""
-        batches = [batch for batch in batches if batch.changes or batch.broken or batch.mended or batch.is_baseline]
+        batches = [batch for batch in batches if not batch.is_void]
         if not batches:
             return
         outcomes = [(batch.watched, self._outcome(batch, change)) for batch in batches for change in batch.changes]
@@ -173,10 +202,11 @@ class Examiner:
                 }
                 healed = (
                     {o.change.row.loc for w, o in outcomes if w is batch.watched and not o.problem and o.change.row}
-                    if batch.watched.failed
+                    if batch.watched.failed and batch.watched.section.each is None  # else another element may fail
                     else set()
                 )
                 self._state.set_failures(batch.watched.section, batch.broken | problems, batch.mended | healed)
+                self._state.shelter(batch.watched.section, batch.sheltered)
                 if batch.broken or problems or batch.mended or healed:
                     batch.watched.failed = self._state.count_failures(batch.watched.section)
                 if batch.is_baseline and batch.watched.baseline != "done":
@@ -213,8 +243,20 @@ class Examiner:
 
 def _waiting(known: list[Known], found: Comparison) -> set[int]:
     """Rows that could not be rendered and are what they were: read again while they wait, they fail as before."""
-    moved = {change.row.loc for change in found.changes if change.row is not None}
-    return {entry.loc for entry in known if entry.pending} - moved - {entry.loc for entry in found.missing}
+    settled = {change.known for change in found.changes} | {*found.missing}
+    return {entry.loc for entry in known if entry.pending and entry not in settled}
+
+
+def _broken_anew(reader: SectionReader, locs: Iterable[int]) -> dict[bytes, int]:
+    """Of rows of which nothing is known, those that say whose elements they hold."""
+    return {place: loc for loc in sorted(locs) if (place := reader.place_at(loc)) != NOWHERE}
+
+
+def _shelter(batch: Batch, entries: list[Known]) -> None:
+    """REPLACE gives a row another place. If its JSON cannot be read from then on, its elements are not gone."""
+    broken = batch.watched.newly_broken
+    batch.sheltered = [(entry, broken[entry.place]) for entry in entries if entry.place in broken]
+    batch.missing = [entry for entry in entries if entry.place not in broken]
 
 
 def _reader(watched: Watched) -> SectionReader:
@@ -224,18 +266,12 @@ def _reader(watched: Watched) -> SectionReader:
 
 def _bound(place: tuple[Value, ...] | None) -> int | None:
     return place[0] if place is not None and isinstance(place[0], int) else None
-
-
 def _stands(watched: Watched, entry: Known) -> bool:
     reader, progress = _reader(watched), watched.progress
-    if reader.rowid is not None:
-        return reader.key_at(entry.loc, filtered=True) == entry.key
+    if reader.rowid is not None or watched.section.each is not None:
+        return reader.holds(entry.loc, entry.key, filtered=True)
     if progress is None:
         return False
     if progress.keys is None:
         progress.keys = reader.all_keys(filtered=True)
     return progress.keys.get(entry.loc) == entry.key
-
-
-def _is_hidden(reader: SectionReader, entry: Known) -> bool:
-    return reader.rowid is not None and reader.key_at(entry.loc, filtered=False) == entry.key

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
-from storage.types import Section
+from storage.types import Known, Section
 
 
 class FailedRows(ABC):
@@ -26,6 +26,13 @@ class FailedRows(ABC):
                 "SELECT loc, reason FROM failed WHERE section = ? AND loc BETWEEN ? AND ? AND loc IS NOT ?",
                 (section.number, low, high, after),
             )
+        )
+
+    def shelter(self, section: Section, entries: Iterable[tuple[Known, int]]) -> None:
+        """Take known rows to stand each where one cannot be read; they are looked for when that one is mended."""
+        self._sql.executemany(
+            "UPDATE OR REPLACE seen SET loc = ? WHERE section = ? AND loc = ? AND key = ?",
+            [(loc, section.number, entry.loc, entry.key) for entry, loc in entries],
         )
 
     def count_failures(self, section: Section) -> int:

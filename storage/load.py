@@ -18,6 +18,7 @@ from typing import Generic, Literal, TypeVar
 
 from storage.errors import DatabaseAway
 from storage.legacy import Busy, Identity, LegacyDatabase, connect, identity_of, translated
+from storage.loadelements import source_for
 from storage.loadsql import Place, Sought, Source
 from storage.types import Row, Section
 
@@ -35,6 +36,8 @@ SHORT, LONG = 0.001, 0.004
 """Seconds that a window should take."""
 WINDOW = (64, 512, 65_536)
 """Rows of a window: at least, at first, at most."""
+WINDOW_OF_DOCUMENTS = (2, 8)
+"""Of rows that hold many messages each."""
 LET_IN = 9
 """In rollback mode all reads together rest so many times as long as they read."""
 
@@ -90,7 +93,7 @@ class Reads:
         """
         deadline = time.monotonic() + BUDGET if deadline is None else deadline
         items: list[tuple[Place, T]] = []
-        size, window = 0, WINDOW[1]
+        size, (least, window) = 0, WINDOW[:2] if section.each is None else WINDOW_OF_DOCUMENTS
         while True:
             with self._turn(section) as source:
                 started = time.monotonic()
@@ -106,7 +109,7 @@ class Reads:
             if below is None or len(items) >= limit or time.monotonic() > deadline:
                 return Found(items, below)
             window = (
-                min(WINDOW[2], window * 2) if took < SHORT else max(WINDOW[0], window // 2) if took > LONG else window
+                min(WINDOW[2], window * 2) if took < SHORT else max(least, window // 2) if took > LONG else window
             )
 
     def is_indexed(self, section: Section, sought: Sought) -> bool:
@@ -174,7 +177,7 @@ class Reads:
 
     def _source(self, connection: sqlite3.Connection, section: Section) -> Source:
         if section not in self._sources:
-            self._sources[section] = Source(connection, section)
+            self._sources[section] = source_for(connection, section)
         return self._sources[section]
 
 
@@ -187,8 +190,7 @@ def _rows(
     places, below = source.places(sought, below, limit, window)
     rows: list[tuple[Place, Row]] = []
     size = 0
-    for place in places:
-        row = source.row(place)
+    for place, row in source.rows(places):
         if row is not None:
             rows.append((place, row))
             size += _size(row)

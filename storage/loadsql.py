@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from storage.elements import reader_for
 from storage.names import quoted
-from storage.reader import SectionReader
 from storage.types import Row, Section, Value, digest_of
 
 Bindable = int | float | str | bytes | None
@@ -38,8 +38,9 @@ class Source:
     """One section over one schema. Raises MappingMisfit if it does not fit."""
 
     def __init__(self, connection: sqlite3.Connection, section: Section) -> None:
-        self._connection, self._section = connection, section
-        reader = SectionReader(connection, section)
+        reader = reader_for(connection, section)
+        self._connection, self._section = connection, reader.section
+        section = reader.section
         names = [reader.rowid] if reader.rowid else [quoted(name) for name in self._primary_key()]
         self._columns = [f"{quoted(section.table)}.{name}" for name in names]
         self._fields = dict(section.fields)
@@ -61,7 +62,7 @@ class Source:
             try:
                 places = self._select(f"{self._equals(sought)} AND {self._where}", sought.values, below, None, limit)
             except sqlite3.OperationalError as error:
-                if not _is_row_error(error):
+                if not is_row_error(error):
                     raise
             else:
                 return places, places[-1] if len(places) == limit else None
@@ -96,26 +97,30 @@ class Source:
         try:
             return self._select(f"{condition} AND {self._where}", [*sought.values, sought.text], below, low, limit)
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
-        inside = self._select("1", [], below, low, -1)
+        inside = self._inside(below, low)
         if len(inside) < 2:
             return []
         middle = inside[len(inside) // 2 - 1]
         newer = self._matching(sought, below, middle, limit)
         return newer + self._matching(sought, middle, low, limit - len(newer)) if len(newer) < limit else newer
 
+    def _inside(self, below: Place | None, low: Place | None) -> list[Place]:
+        """The places of all rows of a window, whatever they are."""
+        return self._select("1", [], below, low, -1)
+
     def _nth(self, below: Place | None, number: int) -> Place | None:
         """The place of the last of the next rows, whatever they are; None if there are no more."""
         sql, parameters = self._statement("1", [], below, None, 1)
         found = self._connection.execute(f"{sql} OFFSET ?", (*parameters, number - 1)).fetchone()
-        return None if found is None else _place(found)
+        return None if found is None else place_of_record(found)
 
     def _select(
         self, condition: str, values: Sequence[Bindable], below: Place | None, low: Place | None, limit: int
     ) -> list[Place]:
         sql, parameters = self._statement(condition, values, below, low, limit)
-        return [_place(record) for record in self._connection.execute(sql, parameters)]
+        return [place_of_record(record) for record in self._connection.execute(sql, parameters)]
 
     def _statement(
         self, condition: str, values: Sequence[Bindable], below: Place | None, low: Place | None, limit: int
@@ -142,6 +147,11 @@ class Source:
         if len(place) != len(self._columns):
             raise BadPlace(place)
 
+    def rows(self, places: Sequence[Place]) -> Iterator[tuple[Place, Row | None]]:
+        """The row at each place, one after another."""
+        for place in places:
+            yield place, self.row(place)
+
     def row(self, place: Place) -> Row | None:
         """The row at a place; None if there is none, or if its expressions fail."""
         fields = ", ".join(f"({expression}\n)" for _, expression in self._section.fields)
@@ -149,18 +159,18 @@ class Source:
         try:
             found: tuple[Value, ...] | None = self._connection.execute(sql, place).fetchone()
         except sqlite3.OperationalError as error:
-            if not _is_row_error(error):
+            if not is_row_error(error):
                 raise
             return None
         return None if found is None else Row(0, digest_of(found), found)
 
 
-def _is_row_error(error: sqlite3.OperationalError) -> bool:
+def is_row_error(error: sqlite3.OperationalError) -> bool:
     """Whether an expression failed over one row, such as "malformed JSON"; that it compiles has been seen."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG)
 
 
-def _place(record: Sequence[Bindable]) -> Place:
+def place_of_record(record: Sequence[Bindable]) -> Place:
     """TEXT and BLOB both come as bytes; as a parameter each has to be what it is."""
     pairs = zip(record[::2], record[1::2], strict=True)
     return tuple(

@@ -48,10 +48,12 @@ def reason_of(error: Exception) -> str:
     return said
 
 
-def hint_for(connection: sqlite3.Connection, table: str, expression: str, said: str) -> str:
-    """How to mend an expression over a table of which SQLite said something."""
+def hint_for(
+    connection: sqlite3.Connection, table: str, expression: str, said: str, elements: Iterable[str] = ()
+) -> str:
+    """How to mend an expression over a table, and over the columns of `elements`, of which SQLite said something."""
     if missing := re.search(r"no such column: (?:(.*)\.)?(.+)$", said):
-        return _nearest_column(connection, table, expression, missing[1], missing[2])
+        return _nearest_column(connection, table, expression, missing[1], missing[2], elements)
     if missing := re.search(r"no such table: (?:main\.)?(.+)$", said):
         return nearest(missing[1], table_names(connection), "tables")
     if missing := re.search(r"no such function: (.+)$", said):
@@ -66,12 +68,17 @@ def hint_for(connection: sqlite3.Connection, table: str, expression: str, said: 
 
 
 def _nearest_column(
-    connection: sqlite3.Connection, table: str, expression: str, qualifier: str | None, name: str
+    connection: sqlite3.Connection,
+    table: str,
+    expression: str,
+    qualifier: str | None,
+    name: str,
+    elements: Iterable[str],
 ) -> str:
     """Among the columns of the section's table and of those that a sub-select names."""
     words = {word.lower() for word in re.findall(r"\w+", expression)}
     others = [other for other in table_names(connection) if other.lower() in words and other.lower() != table.lower()]
-    columns = {column for one in (table, *others) for column in column_names(connection, one)}
+    columns = {column for one in (table, *others) for column in column_names(connection, one)} | {*elements}
     aliases = {table.lower(), *(other.lower() for other in others)}
     if qualifier is not None and name.lower() in {column.lower() for column in columns}:
         return nearest(qualifier, aliases, "tables of the expression")

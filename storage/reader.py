@@ -14,7 +14,7 @@ from typing import Literal
 
 from storage.errors import MappingMisfit
 from storage.names import column_names, hint_for, nearest, quoted, reason_of, text
-from storage.types import Row, Section, Value, digest_of, key_of, text_of
+from storage.types import NOWHERE, Row, Section, Value, digest_of, key_of, text_of
 from storage.whereabouts import Whereabouts, is_row_error
 
 CHUNK_BYTES = 4 << 20
@@ -22,7 +22,11 @@ CHUNK_BYTES = 4 << 20
 
 
 _NOW = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch|timediff)\s*\(\s*(\)|[^)]*'now')", re.IGNORECASE)
-"""The present time is another one at each look, and every look would find every row changed."""
+
+
+def asks_for_now(expression: str) -> bool:
+    """The present time is another one at each look, and every look would find every row changed."""
+    return _NOW.search(expression) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,14 @@ class BadRow:
 class Chunk:
     """Rows in the order of the table. They are all that stand after the previous chunk and up to `last`.
 
-    `last` is where the next chunk begins, None when this one reached the end of the table.
+    `last` is where the next chunk begins, None when this one reached the end of the table. `locs` are given where a
+    row of the table may hold many of `rows`, or none: the places of those that were read.
     """
 
     rows: list[Row]
     bad: list[BadRow]
     last: tuple[Value, ...] | None
+    locs: frozenset[int] | None = None
 
 
 _LITERAL = (
@@ -52,15 +58,27 @@ _LITERAL = (
 """A value as an SQL literal. quote() ends a text at a NUL; the plus takes away the affinity that only a cast has."""
 
 
+ELEMENT_COLUMNS = ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
+"""What json_each and json_tree give of an element (sqlite.org/json1.html)."""
+
+
+def source_of(section: Section) -> str:
+    """What stands after FROM."""
+    return quoted(section.table) if section.each is None else f"{quoted(section.table)}, {section.each}\n"
+
+
 class SectionReader(Whereabouts):
     """The statements of one section over one schema. Raises MappingMisfit if the section does not fit it."""
+
+    _order = ""
+    """The order of what stands in one place."""
 
     def __init__(self, connection: sqlite3.Connection, section: Section) -> None:
         self.section = section
         self._connection = connection
-        self.columns = _columns(connection, section)
+        self.columns = columns_of(connection, section)
         self.rowid = _rowid_alias(connection, section.table, self.columns)
-        self.has_unique_id = _is_unique(connection, section.table, section.fields[0][1])
+        self.has_unique_id = section.each is None and _is_unique(connection, section.table, section.fields[0][1])
         for name, expression in section.fields:
             _check_expression(connection, section, name, expression)
         if section.where is not None:
@@ -72,7 +90,7 @@ class SectionReader(Whereabouts):
 
     def _statement(self) -> tuple[str, str]:
         fields = ", ".join([f"({expression}\n)" for _, expression in self.section.fields] + self._compared_columns())
-        select = f"SELECT {self._place_columns}, {fields} FROM {quoted(self.section.table)}"
+        select = f"SELECT {self._place_columns}, {fields} FROM {source_of(self.section)}"
         condition = f"({self.section.where}\n)" if self.section.where else "1"
         try:
             self._connection.execute(f"{select} WHERE {condition} LIMIT 0")
@@ -139,12 +157,15 @@ class SectionReader(Whereabouts):
         cursor.close()  # a statement left open would hold the snapshot
         return Chunk(rows, [], last)
 
-    def _chunk_row_by_row(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
+    def _places_after(self, after: tuple[Value, ...] | None, limit: int) -> list[tuple[Value, ...]]:
         condition, parameters = self._condition(">", after)
-        places = self._connection.execute(
+        return self._connection.execute(
             f"SELECT {self._place_columns} FROM {quoted(self.section.table)} WHERE {condition} "
             f"ORDER BY {', '.join(self._place)} LIMIT ?", (*parameters, limit),
         ).fetchall()  # fmt: skip
+
+    def _chunk_row_by_row(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
+        places = self._places_after(after, limit)
         rows: list[Row] = []
         bad: list[BadRow] = []
         for place in places:
@@ -154,7 +175,8 @@ class SectionReader(Whereabouts):
     def _read_one(self, place: tuple[Value, ...], rows: list[Row], bad: list[BadRow]) -> None:
         match, parameters = self._condition("IS", place)
         try:
-            found = self._connection.execute(f"{self._select} WHERE {match} AND {self._filter}", parameters).fetchall()
+            sql = f"{self._select} WHERE {match} AND {self._filter}{self._order}"
+            found = self._connection.execute(sql, parameters).fetchall()
             rows.extend(map(self._row, found))
         except sqlite3.OperationalError as error:
             if not is_row_error(error):
@@ -184,7 +206,7 @@ class SectionReader(Whereabouts):
 
     def between(self, low: int | None, high: int | None, limit: int) -> Chunk:
         """At most `limit` rows whose rowids lie strictly between two; None is open. Only for tables with rowids."""
-        low, high = -(1 << 63) if low is None else low + 1, (1 << 63) - 1 if high is None else high - 1
+        low, high = inside(low, high)
         try:
             records = self._connection.execute(
                 f"{self._select} WHERE {self._place[0]} BETWEEN ? AND ? AND {self._filter} "
@@ -238,6 +260,14 @@ class SectionReader(Whereabouts):
             return None
         return None if found is None else key_of(found[0])
 
+    def holds(self, loc: int, key: bytes, *, filtered: bool) -> bool:
+        """Whether the row with this key stands at a rowid now."""
+        return self.rowid is not None and self.key_at(loc, filtered=filtered) == key
+
+    def place_at(self, loc: int) -> bytes:
+        """Which conversation a row with `each` is of, as `place_of` says it, though its elements cannot be read."""
+        return NOWHERE
+
     def last_loc(self) -> int:
         """The highest rowid of the table, 0 if it is empty or has none."""
         if self.rowid is None:
@@ -252,9 +282,13 @@ class SectionReader(Whereabouts):
         return int(self._connection.execute(f"SELECT count(*) FROM {quoted(self.section.table)}").fetchone()[0])
 
 
+def inside(low: int | None, high: int | None) -> tuple[int, int]:
+    """The first and the last rowid that lie strictly between two; None is open."""
+    return -(1 << 63) if low is None else low + 1, (1 << 63) - 1 if high is None else high - 1
 
 
-def _columns(connection: sqlite3.Connection, section: Section) -> list[str]:
+def columns_of(connection: sqlite3.Connection, section: Section) -> list[str]:
+    """The columns of a section's table. Raises MappingMisfit if there is none."""
     tables = {
         text(name): text(kind)
         for name, kind in connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")
@@ -310,28 +344,35 @@ def _check_expression(connection: sqlite3.Connection, section: Section, field: s
     In WHERE an aggregate is refused by SQLite; in a SELECT list it would silently fold the table into one row.
     """
     place = f'{section.named(field)} = "{" ".join(expression.split())}"'
-    if _NOW.search(expression):
+    source, elements = source_of(section), () if section.each is None else ELEMENT_COLUMNS
+    if asks_for_now(expression):
         hint = "an expression must give the same value at each look"
         raise MappingMisfit(f"{place}: asks for the present time", hint)
     try:
-        width = len(connection.execute(f"SELECT ({expression}\n) FROM {quoted(section.table)} LIMIT 0").description)
-        connection.execute(f"SELECT 1 FROM {quoted(section.table)} WHERE ({expression}\n) IS NULL LIMIT 0")
+        width = len(connection.execute(f"SELECT ({expression}\n) FROM {source} LIMIT 0").description)
+        connection.execute(f"SELECT 1 FROM {source} WHERE ({expression}\n) IS NULL LIMIT 0")
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-        hint = hint_for(connection, section.table, expression, str(error))
+        hint = hint_for(connection, section.table, expression, str(error), elements)
         raise MappingMisfit(f"{place}: {reason_of(error)}", hint) from error
     if width != 1:
         raise MappingMisfit(f"{place}: gives {width} values", "a field is one SQL expression")
+    check_quoted_names(connection, place, expression, elements)
+
+
+def check_quoted_names(connection: sqlite3.Connection, place: str, expression: str, elements: Sequence[str]) -> None:
+    """Raises MappingMisfit if a name in double quotes is none of the database's, or of `elements`."""
     for name in re.findall(r'"((?:[^"]|"")+)"', re.sub(r"'(?:[^']|'')*'", "", expression)):
-        _check_quoted(connection, place, name.replace('""', '"'))
+        _check_quoted(connection, place, name.replace('""', '"'), elements)
 
 
-def _check_quoted(connection: sqlite3.Connection, place: str, name: str) -> None:
+def _check_quoted(connection: sqlite3.Connection, place: str, name: str, elements: Sequence[str]) -> None:
     """SQLite takes a double-quoted name that does not exist for a string: then every row would carry that string."""
     known = {
         text(table).lower() for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     }
     for table in list(known):
         known |= {text(record[1]).lower() for record in connection.execute(f"PRAGMA table_xinfo({quoted(table)})")}
+    known.update(elements)
     if name.lower() not in known:
         raise MappingMisfit(
             f'{place}: no column "{name}"', nearest(name, known, "names") + " (text stands in 'single quotes')"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from storage.errors import StateUnusable
 from storage.names import quoted
+from storage.reader import source_of
 from storage.types import Section, text_of
 
 COUNTED_ROWS = 200_000
@@ -31,7 +32,7 @@ class Ids:
 def ids_of(connection: sqlite3.Connection, section: Section) -> Ids | None:
     """Count ids; None if the expression fails for some row."""
     condition = f"WHERE ({section.where}\n)" if section.where else ""
-    some = f"SELECT ({section.fields[0][1]}\n) AS id FROM {quoted(section.table)} {condition} LIMIT {COUNTED_ROWS}"
+    some = f"SELECT ({section.fields[0][1]}\n) AS id FROM {source_of(section)} {condition} LIMIT {COUNTED_ROWS}"
     try:
         rows, present, different = connection.execute(
             f"SELECT count(*), count(id), count(DISTINCT id) FROM ({some})"

@@ -21,7 +21,8 @@ class Section:
 
     `fields` are (name, SQL expression) in a fixed order; the first is always `id`, the second `owner`, the third
     `conversation_id`. A child has one field, which gives what its row refers to; its `name` is that of the first
-    section that depends on it.
+    section that depends on it. With `each`, a call of json_each or json_tree, every element that it gives of a row is
+    one message or task.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Section:
     table: str
     fields: tuple[tuple[str, str], ...]
     where: str | None = None
+    each: str | None = None
     feeds: tuple[tuple[int, str], ...] = ()
     """Of a child: the sections that depend on it, by number, each with the field of it that the child's row gives."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -48,7 +50,8 @@ class Section:
     @property
     def identity(self) -> str:
         """What makes a row of this section *that* row: if it changes, nothing known of the section holds any more."""
-        return repr((self.kind, self.table, self.fields[0][1]))
+        parts = (self.kind, self.table, self.fields[0][1])
+        return repr(parts if self.each is None else (*parts, self.each))
 
     @property
     def definition(self) -> str:
@@ -58,7 +61,10 @@ class Section:
 
 @dataclass(slots=True)
 class Row:
-    """One row of a section as one snapshot showed it. `loc` is its rowid: where it stands, never who it is."""
+    """One row of a section as one snapshot showed it. `loc` is its rowid: where it stands, never who it is.
+
+    In a section with `each` it is one element of a row, and all elements of that row have its `loc`.
+    """
 
     loc: int
     digest: bytes

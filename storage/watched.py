@@ -55,6 +55,10 @@ class Watched:
     """Rows that have no owner yet, or cannot be rendered."""
     sweep: int | None = None
     """Behind this rowid there are waiting rows that have not been looked at since the last commit."""
+    has_repeats: bool = False
+    """Two rows with one id have been met since the start."""
+    newly_broken: dict[bytes, int] = field(default_factory=dict)
+    """Rows that cannot be read and of which nothing is known, by their conversation: they may hold what is missed."""
     turn: int = 0
     rows_total: int = 0
     failed: int = 0
@@ -71,6 +75,16 @@ class Watched:
         """Whether single rows can be read again."""
         return self.reader is not None and self.reader.rowid is not None
 
+    @property
+    def may_repeat_ids(self) -> bool:
+        """Whether another row may have the id of one that is gone, and be it from now on: only a pass can tell.
+
+        Elements that are taken out of a row are everyday, so there it is not asked for as long as no id was met twice.
+        """
+        if self.reader is None or self.reader.has_unique_id:
+            return False
+        return self.section.each is None or self.has_repeats or self.progress is not None
+
     def remember(self, loc: int) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""
         self.recent[loc] = None
@@ -86,6 +100,8 @@ class Watched:
         """
         if change.op is not Op.NEW or self.section.kind != "message" or self.baseline != "running":
             return False
+        if self.section.each is not None:
+            return False  # elements are appended to rows that were there: rather one that is old than none that is new
         is_taken = change.row is not None and self.position is not None and change.row.loc <= self.position
         return not is_taken and self.is_baseline(change)
 

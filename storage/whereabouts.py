@@ -49,10 +49,11 @@ class Whereabouts(ABC):
                 raise
         return {self._loc(place): None for place in self._connection.execute(f"{select} FROM {table}")}
 
-    def out_of_sight(self, ids: Mapping[bytes, str | int | float | None]) -> dict[bytes, int]:
+    def out_of_sight(self, ids: Mapping[bytes, str | int | float | None], *, everywhere: bool) -> dict[bytes, int]:
         """Rowids of the rows that `where` leaves out, of those with one of these ids, by key.
 
-        Few look-ups where the id is a unique column; else the table is read.
+        Few look-ups where the id is a unique column; else the table is read. Not `everywhere`: it is enough to
+        look at what the look that goes on has read.
         """
         table = quoted(self.section.table)
         select = f"SELECT {self._id}, {self._place[0]} FROM {table} WHERE ({self._filter}) IS NOT TRUE"

@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect as connect_websocket
 from bridge import filters, protocol
 from bridge.content import content_parts
 from bridge.decide import decide
-from bridge.mapping import NOT_YET, Conversations, Messages, Tasks, parse_mapping
+from bridge.mapping import Conversations, Messages, Tasks, parse_mapping
 from bridge.protocol import Close, Cursor, Recovery
 from bridge.settings import AuthMode, Settings
 from server import cli
@@ -162,16 +162,15 @@ def test_every_reason_of_a_gap_is_explained() -> None:
 
 
 def test_every_key_of_a_mapping_is_explained() -> None:
-    """docs/mapping.md names each, and those that are still refused."""
-    keys = {*Conversations.model_fields, *Messages.model_fields, *Tasks.model_fields, *NOT_YET}
+    """docs/mapping.md names each."""
+    keys = {*Conversations.model_fields, *Messages.model_fields, *Tasks.model_fields}
     assert not missing(keys, (DOCS / "mapping.md").read_text(encoding="utf-8"))
 
 
 def test_what_is_missing_is_said_and_nothing_else() -> None:
     """The README's list of what is not there yet holds just what the program refuses."""
     text = README.read_text(encoding="utf-8")
-    keys, modes = (set(re.findall(r"`(\w+)`", between(text, name))) for name in ("mapping-not-yet", "auth-not-yet"))
-    assert keys == set(NOT_YET)
+    modes = set(re.findall(r"`(\w+)`", between(text, "auth-not-yet")))
     assert modes == {"header", "signed", "jwt"} - set(get_args(AuthMode))
 
 

@@ -14,6 +14,7 @@ from bridge.inspect.findings import Finding, about_columns, note, problem
 from bridge.inspect.trial import newest
 from bridge.mapping import Mapping
 from bridge.wallet import BadCredential, wallet_key
+from storage.elements import reader_for
 from storage.errors import ConfigurationError, MappingMisfit, WalcastError
 from storage.profile import Profile, opened, read_profile
 from storage.reader import SectionReader
@@ -127,12 +128,12 @@ def _about_mode(profile: Profile, database: Path) -> Iterator[Finding]:
 
 def _about_section(connection: object, section: Section, outbox_bytes: int, owner_format: str) -> Iterator[Finding]:
     try:
-        reader = SectionReader(connection, section)  # type: ignore[arg-type]
+        reader = reader_for(connection, section)  # type: ignore[arg-type]
     except MappingMisfit as error:
         yield problem(error.args[0], error.hint or "mend the mapping")
         return
     name = f"[{section.name}] ({section.table})"
-    yield from _about_ids(connection, section, name)
+    yield from _about_ids(connection, reader.section, name)
     rows, bad = _rows(reader)
     if bad:
         reason, count = Counter(bad.values()).most_common(1)[0]
@@ -181,10 +182,10 @@ def _about_children(connection: object, mapping: Mapping) -> Iterator[Finding]:
 
 def _rows(reader: SectionReader) -> tuple[list[Row], dict[int, str]]:
     """The newest rows, and from the start as many again."""
-    rows: dict[int, Row] = {}
+    rows: dict[tuple[int, bytes], Row] = {}
     bad: dict[int, str] = {}
     for chunk in (newest(reader, CHECKED_ROWS // 2), reader.chunk(None, CHECKED_ROWS // 2)):
-        rows |= {row.loc: row for row in chunk.rows}
+        rows |= {(row.loc, row.key): row for row in chunk.rows}
         bad |= {row.loc: row.reason for row in chunk.bad}
     return list(rows.values()), bad
 

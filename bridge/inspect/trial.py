@@ -10,6 +10,7 @@ from typing import Protocol
 from bridge.decide import Unrenderable, decide, render
 from bridge.inspect.choice import NEEDED, NONE, Choice, Draft
 from bridge.mapping import Mapping
+from storage.elements import reader_for
 from storage.errors import MappingMisfit
 from storage.reader import Chunk, SectionReader
 from storage.types import Change, Op, Row, Section, Value, text_of
@@ -50,12 +51,10 @@ class Trial:
 def fitted(connection: Connection, draft: Draft) -> tuple[Draft, list[str]]:
     """The draft with only such lines as the database takes, and what was wrong with the others."""
     wrong: list[str] = []
-    if "each" in draft.lines:
-        return draft, wrong  # its lines are over elements, not over rows
     for _ in range(len(draft.lines) + 1):
         section = section_of(draft)
         try:
-            SectionReader(connection, section)  # type: ignore[arg-type]
+            reader_for(connection, section)  # type: ignore[arg-type]
         except MappingMisfit as error:
             wrong.append(str(error))
             name = next((key for key in draft.lines if f"] {key} = " in error.args[0]), None)
@@ -78,12 +77,13 @@ def section_of(draft: Draft) -> Section:
     lines = {key: choice.sql for key, choice in draft.lines.items() if key != "each"}
     fields = [(key, lines[key]) for key in order if key in lines] + [(k, v) for k, v in lines.items() if k not in order]
     kind = "task" if draft.kind == "tasks" else "message"
-    return Section(0, draft.kind, kind, draft.table.name, tuple(fields), draft.condition)  # type: ignore[arg-type]
+    each = draft.lines["each"].sql if "each" in draft.lines else None
+    return Section(0, draft.kind, kind, draft.table.name, tuple(fields), draft.condition, each=each)  # type: ignore[arg-type]
 
 
 def try_out(connection: Connection, mapping: Mapping) -> list[Trial]:
     """Read and render the newest rows of each section. Raises MappingMisfit."""
-    return [_try(SectionReader(connection, section), section) for section in mapping.sections]  # type: ignore[arg-type]
+    return [_try(reader_for(connection, section), section) for section in mapping.sections]  # type: ignore[arg-type]
 
 
 def _try(reader: SectionReader, section: Section) -> Trial:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.mapping import NOT_YET, REFERENCE, Conversations, Mapping, load_mapping, parse_mapping
+from bridge.mapping import REFERENCE, Conversations, Mapping, load_mapping, parse_mapping
 from storage.errors import ConfigurationError
 
 MESSAGES = """\
@@ -105,12 +105,20 @@ def test_a_key_of_another_section_on_an_earlier_line_is_not_taken_for_it() -> No
     assert "map.toml:10: [tasks] id: " in refusal(MESSAGES + TASKS.replace('"id"', "3"))
 
 
-@pytest.mark.parametrize("key", NOT_YET)
-def test_a_key_of_a_later_version_says_so(key: str) -> None:
-    """It is not called unknown: the contract has it."""
-    said = refusal(MESSAGES + f'{key} = "x"\n')
-    assert f"map.toml:8: [messages] {key} (" in said
-    assert "is not supported by this version" in said
+@pytest.mark.parametrize("kind", ["messages", "tasks"])
+def test_each_is_part_of_a_section_and_of_its_identity(kind: str) -> None:
+    """It is no field; a section without it is the same section as ever."""
+    text = MESSAGES if kind == "messages" else TASKS
+    [plain] = parse_mapping(text).sections
+    [given] = parse_mapping(text + "each = \" json_each(doc, '$.m') \"\n").sections
+    assert (plain.each, given.each, given.fields) == (None, "json_each(doc, '$.m')", plain.fields)
+    assert given.identity != plain.identity
+
+
+def test_conversations_have_no_each() -> None:
+    """One row is one conversation."""
+    said = refusal("[conversations]\ntable='c'\nid='i'\nowner='o'\neach='json_each(d)'\n" + MESSAGES)
+    assert "[conversations] each is not a key of this section" in said
 
 
 def test_conversations_are_given_once() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from storage.hints import Hints
 from storage.legacy import Busy
+from storage.types import Section
 from tests.storage.capture_rig import ENGINES, DiskFull, Killed, Rig
 from tests.storage.legacy_writer import Statement, Writer, writer_process
 from tests.storage.operations import Operation, operations, schemas, statements
@@ -26,6 +28,16 @@ WINDOW = 3
 """Commits that may go by before the oracle asks."""
 
 batches = st.lists(operations, min_size=1, max_size=5)
+
+
+class Mapped(Protocol):
+    """Tables of a writer, and how they are mapped."""
+
+    def tables(self) -> list[str]:
+        """The statements that make the tables."""
+
+    def sections(self) -> list[Section]:
+        """The mapping."""
 
 
 class Attached(RuleBasedStateMachine):
@@ -60,13 +72,27 @@ class Attached(RuleBasedStateMachine):
         chunk: int | None,
     ) -> None:
         """A database with rows in it, and the first attach."""
-        self.schema, self.mode = schema, mode
+        self.schema = schema
+        self.attach(schema, page_size, vacuum, mode, existing, is_baseline, chunk)
+
+    def attach(
+        self,
+        schema: Mapped,
+        page_size: int,
+        vacuum: int,
+        mode: str,
+        existing: list[Operation],
+        is_baseline: bool,
+        chunk: int | None,
+    ) -> None:
+        """The same over any schema."""
+        self.mode = mode
         self.writer.open(self.path)
         self.writer.sql(f"PRAGMA page_size={page_size}", f"PRAGMA auto_vacuum={vacuum}", f"PRAGMA journal_mode={mode}")
         self.prepare()
         self.writer.sql("BEGIN", *schema.tables(), "COMMIT")
         self.transaction(existing)
-        rows = scan(self.writer, schema)
+        rows = self.scan()
         self.rig = Rig(self.path, schema.sections(), self._make_hints)
         self.rig.chunk_rows = chunk
         self.rig.start(existing_is_baseline=is_baseline)
@@ -75,6 +101,14 @@ class Attached(RuleBasedStateMachine):
         self.view = View(rows if is_baseline else {})
         self.commits.append(rows)
         self.check()
+
+    def scan(self) -> Scan:
+        """What the tables hold now."""
+        return scan(self.writer, self.schema)
+
+    def statements(self, operation: Operation) -> list[Statement]:
+        """An operation as SQL."""
+        return statements(self.schema, operation)
 
     def prepare(self) -> None:
         """What a connection has to be told anew."""
@@ -85,23 +119,23 @@ class Attached(RuleBasedStateMachine):
     ) -> None:
         """Several statements in one commit; some of them may be undone within it."""
         run: list[Statement] = [("BEGIN IMMEDIATE", ())]
-        run += [statement for operation in batch for statement in statements(self.schema, operation)]
+        run += [statement for operation in batch for statement in self.statements(operation)]
         if undone is not None:
             run.append(("SAVEPOINT inner", ()))
-            run += [statement for operation in undone for statement in statements(self.schema, operation)]
+            run += [statement for operation in undone for statement in self.statements(operation)]
             run.append(("ROLLBACK TO inner", ()))
         self.writer.run(*run, (ending, ()))
 
     def committed(self) -> None:
         """Remember what the tables hold now; ask before too much has gone by."""
-        self.commits.append(scan(self.writer, self.schema))
+        self.commits.append(self.scan())
         if len(self.commits) >= WINDOW:
             self.check()
 
     def check(self) -> None:
         """Let the bridge come to rest and compare."""
         if not self.commits:
-            self.commits.append(scan(self.writer, self.schema))
+            self.commits.append(self.scan())
         self.is_sound = False
         self.rig.settle()
         if not self.is_replaced:  # whatever a writer does, it is no other database and no earlier one
@@ -228,7 +262,7 @@ class Attached(RuleBasedStateMachine):
         (self.rig.kill if is_killed else self.rig.stop)()
         if batch:
             self.transaction(batch)
-            self.commits.append(scan(self.writer, self.schema))
+            self.commits.append(self.scan())
         self.rig.start()
         assert self.rig.state.epoch == epoch
 
@@ -236,7 +270,7 @@ class Attached(RuleBasedStateMachine):
     def fail(self, batch: list[Operation], where: str, is_killed: bool) -> None:
         """It dies, or the state file cannot be written, before, in and after the transaction of a look."""
         self.transaction(batch)
-        self.commits.append(scan(self.writer, self.schema))
+        self.commits.append(self.scan())
         self.rig.fails_at = where, (Killed() if is_killed else DiskFull("database or disk is full"))
         try:
             for _ in range(4):
