@@ -120,6 +120,20 @@ def test_two_that_are_known_in_one_place_are_both_accounted_for() -> None:
         assert sorted(entry.key for entry in compared(MESSAGES, [], order).missing) == sorted([here.key, gone.key])
 
 
+@pytest.mark.parametrize("section", [MESSAGES, TASKS])
+def test_several_that_stand_in_one_place_are_told_apart_by_their_ids(section: Section) -> None:
+    """The elements of a row: one as it was, one edited, one taken out, one new, one moved here, in their order."""
+    before = [known(row(1, name)) for name in "abc"]
+    elsewhere = [known(row(2, "m"))]
+    now = [row(1, "n"), row(1, "b"), row(1, "a", "y"), row(1, "m")]
+    found = compared(section, now, before, elsewhere)
+    assert [(change.op, change.row and change.row.values[0]) for change in found.changes] == [
+        (Op.NEW, b"n"), (Op.CHANGED, b"a"), (Op.MOVED, b"m"),
+    ]  # fmt: skip
+    assert (found.missing, found.has_repeats) == ([before[2]], False)
+    assert compared(section, now, before, elsewhere, stand=elsewhere).has_repeats or section is TASKS
+
+
 names = st.sampled_from("abcd")
 
 
