@@ -115,7 +115,22 @@ content         = "json_extract(message_data, '$.content')"
 owner           = "substr(session_id, 1, instr(session_id, '/') - 1)"
 """
 
-MAPPINGS = {"a2a": A2A, "openai_agents": OPENAI_AGENTS}
+AGNO = """
+[messages]
+table           = "agno_runs"
+each            = "json_each(agno_runs.run_data, '$.messages')"
+where           = "json_extract(value, '$.role') IN ('user', 'assistant')"
+id              = "json_extract(value, '$.id')"
+conversation_id = "session_id"
+role            = "json_extract(value, '$.role')"
+content         = "json_extract(value, '$.content')"
+owner           = "user_id"
+"""
+
+MESSAGES = ("openai_agents", "agno")
+"""Writers of messages; those of agno are elements of a JSON array that is rewritten with each step of a run."""
+
+MAPPINGS = {"a2a": A2A, "openai_agents": OPENAI_AGENTS, "agno": AGNO}
 
 MARKERS = {
     "a2a": (
@@ -125,6 +140,11 @@ MARKERS = {
     "openai_agents": (
         "INSERT INTO agent_messages(session_id, message_data) "
         "VALUES (?1 || '/marker', json_object('role', 'user', 'content', 'marker'))"
+    ),
+    "agno": (
+        "INSERT INTO agno_runs(run_id, session_id, run_type, user_id, created_at, run_data) "
+        "VALUES ('marker-' || ?1, 'marker', 'agent', ?1, 0, "
+        "json_object('messages', json_array(json_object('id', 'marker-' || ?1, 'role', 'user', 'content', 'x'))))"
     ),
 }
 """A row for one owner (?1), written when the driver has ended: what was not pushed before it is not pushed at all."""
@@ -180,8 +200,8 @@ def check(name: str, lines: list[Frame], owner: str, events: list[Frame]) -> Non
     mine = [line for line in lines if line["owner"] == owner]
     pushed = [comparable(event) for event in events if not marker_of(event)]
     assert mine, "the driver wrote nothing for this owner"
-    if name == "openai_agents":
-        written = [message_event(line) for line in mine if line["role"] is not None]
+    if name in MESSAGES:
+        written = [message_event(line) for line in mine if line["kind"] == "message" and line["role"] is not None]
         ids, wanted = ([event["message"]["id"] for event in some] for some in (pushed, written))
         assert ids == wanted, "lost, repeated or out of order"
         assert pushed == written

@@ -19,7 +19,7 @@ from tests.e2e.harness import Frame, Walcast
 # The first use installs the package, which takes a minute or more; the tests themselves take seconds.
 pytestmark = pytest.mark.timeout(900)
 
-WRITERS = ("a2a", "openai_agents")
+WRITERS = ("a2a", "openai_agents", "agno")
 
 STRANGER = "user-of-nothing"
 Fate = Literal["left alone", "killed", "terminated"]
