@@ -45,6 +45,7 @@ TASK_OPERATIONS = (
     "task state",
     "task grows",
     "task same size",
+    "task deep",
     "task owner",
     "task delete",
     "task filler",
@@ -225,6 +226,13 @@ def _of_task(schema: Schema, operation: Operation) -> list[Statement]:
             # The last digit of a long history stands on an overflow page, and the row's own page is left alone.
             counted = "substr(history, 1, length(history) - 4) || ((substr(history, -4, 1) + 1) % 10) || '\"}]'"
             return [(f"UPDATE tasks SET history = {counted} WHERE id = ? AND length(history) > 4", [key])]
+        case "task deep":
+            # A letter in the middle of a long chain: not even its first or last page is written.
+            letter = "CASE substr(history, length(history) / 5 + 1, 1) WHEN 'z' THEN 'y' ELSE 'z' END"
+            edited = (
+                f"substr(history, 1, length(history) / 5) || {letter} || substr(history, length(history) / 5 + 2)"
+            )
+            return [(f"UPDATE tasks SET history = {edited} WHERE id = ? AND length(history) > 400", [key])]
         case "task owner":
             return [("UPDATE tasks SET owner = ? WHERE id = ?", [owner, key])]
         case "task delete":

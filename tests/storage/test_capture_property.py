@@ -54,7 +54,7 @@ class Attached(RuleBasedStateMachine):
 
     @initialize(
         schema=schemas,
-        page_size=st.sampled_from([512, 1024, 4096]),
+        page_size=st.sampled_from([512, 1024, 4096, 65536]),
         vacuum=st.sampled_from([0, 1, 2]),
         mode=st.sampled_from(["wal", "delete", "truncate", "persist", "memory"]),
         existing=st.lists(operations, max_size=12),
@@ -194,10 +194,45 @@ class Attached(RuleBasedStateMachine):
         self.committed()
         self.check()
 
-    @rule()
-    def vacuum(self) -> None:
-        """Hidden rowids may be given anew."""
+    @rule(batch=batches)
+    def commit_by_savepoint(self, batch: list[Operation]) -> None:
+        """An outermost savepoint is a transaction too, and one that is released inside it is kept."""
+        inner = [statement for operation in batch for statement in statements(self.schema, operation)]
+        steps = ("SAVEPOINT outer", "SAVEPOINT inner", *inner, "RELEASE inner", "RELEASE outer")
+        self.writer.run(*((step, ()) if isinstance(step, str) else step for step in steps))
+        self.committed()
+
+    @rule(batch=batches, is_main=st.booleans(), is_lasting=st.booleans())
+    def commit_across_files(self, batch: list[Operation], is_main: bool, is_lasting: bool) -> None:
+        """One transaction over two attached databases, of which ours is either; without a WAL, by a super-journal."""
+        other = self.path.with_name("other.db")
+        if not is_main:
+            self.writer.close()
+            self.writer.open(other)
+        self.writer.run(("ATTACH ? AS attached", [str(other if is_main else self.path)]))
+        ours, theirs = ("main", "attached") if is_main else ("attached", "main")
+        # Where nothing is synced there is no super-journal.
+        self.writer.sql(*(f"PRAGMA {name}.synchronous=NORMAL" for name in (ours, theirs)))
+        self.writer.sql(f"PRAGMA {ours}.journal_mode={self.mode}", "PRAGMA cache_size=10")
+        self.writer.sql(f"CREATE TABLE IF NOT EXISTS {theirs}.elsewhere(body TEXT)")
+        self.transaction(batch, "SELECT 1")
+        self.writer.sql(f"INSERT INTO {theirs}.elsewhere VALUES ('x')", "COMMIT" if is_lasting else "ROLLBACK")
+        self.writer.sql("DETACH attached")
+        self.reopen()
+        self.committed()
+
+    @rule(page_size=st.none() | st.sampled_from([512, 2048, 8192]))
+    def vacuum(self, page_size: int | None) -> None:
+        """Hidden rowids may be given anew, and without a WAL pages another size."""
+        if page_size is not None:
+            self.writer.sql(f"PRAGMA page_size={page_size}")
         self.writer.sql("VACUUM")
+        self.committed()
+
+    @rule(pages=st.integers(0, 20))
+    def vacuum_some(self, pages: int) -> None:
+        """Pages from the end of the file take the place of free ones, where `auto_vacuum` is 2."""
+        self.writer.sql(f"PRAGMA incremental_vacuum({pages})")
         self.committed()
 
     @rule(kind=st.sampled_from(["PASSIVE", "FULL", "RESTART", "TRUNCATE"]))
@@ -219,6 +254,12 @@ class Attached(RuleBasedStateMachine):
         """A change of the schema that the mapping does not name."""
         self.columns += 1
         self.writer.sql(f"ALTER TABLE messages ADD COLUMN extra{self.columns} TEXT DEFAULT 'x'")
+        self.committed()
+
+    @rule(is_made=st.booleans())
+    def change_index(self, is_made: bool) -> None:
+        """A b-tree comes or goes whose pages are none of ours."""
+        self.writer.sql("CREATE INDEX IF NOT EXISTS late ON messages(body)" if is_made else "DROP INDEX IF EXISTS late")
         self.committed()
 
     @rule(mode=st.sampled_from(["wal", "delete", "truncate", "persist", "memory"]))
