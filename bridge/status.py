@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from storage.watched import Watched
-from storage.worker import CaptureWorker
+from storage.worker import CaptureWorker, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class WorkerStatus:
             reason=reason,
             phase=status.phase,
             mode=capture.mode,
-            behind_seconds=0.0 if status.behind_since is None else now - status.behind_since,
+            behind_seconds=_behind(status, now),
             beat_seconds=silent,
             failed_rows=capture.failed_rows,
             waiting_rows=capture.waiting_rows,
@@ -73,6 +73,12 @@ class WorkerStatus:
                 _section(capture.mode, watched) for watched in capture.watched if watched.section.kind != "child"
             ),
         )
+
+
+def _behind(status: Status, now: float) -> float:
+    """Seconds by which an event may be late that is pushed next: commits may wait since the pass or look began."""
+    since = [begun for begun in (status.behind_since, status.turn_since) if begun is not None]
+    return max(0.0, now - min(since)) if since else 0.0
 
 
 def _section(mode: str, watched: Watched) -> dict[str, str | int]:

@@ -65,6 +65,8 @@ class Status:
     """time.monotonic() of the last sign of life."""
     behind_since: float | None = None
     """time.monotonic() since when there are commits that a pass still has to find."""
+    turn_since: float | None = None
+    """time.monotonic() since when the look or the part of a pass that is under way has been going on."""
     error: WalcastError | None = None
     """Why the first attach failed for good."""
     wal: bool = False
@@ -130,8 +132,9 @@ class CaptureWorker:
         try:
             delay, hinted = 0.0, True
             while not self._stopping:
-                self.status.beat = time.monotonic()
+                self.status.beat = self.status.turn_since = time.monotonic()
                 delay = self._guarded_turn(hinted)
+                self.status.turn_since = None
                 hinted = self._sleep(delay)
         except BaseException as error:
             log.critical("the capture thread died: %s", error, exc_info=True)

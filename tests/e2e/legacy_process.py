@@ -61,6 +61,11 @@ class Legacy:
         """All statements in one transaction."""
         self._ask("commit", statements=statements)
 
+    def pour(self, numbers: range, *statements: str, per_second: float = 0, of_which: int = 1) -> None:
+        """All statements for each number (`:n`), `of_which` numbers in a commit, so many commits or all it can."""
+        first, last = numbers[0], numbers[-1]
+        self._ask("pour", first=first, last=last, statements=statements, per_second=per_second, of_which=of_which)
+
     def rolled_back(self, *statements: Statement) -> None:
         """All statements in one transaction that is given up."""
         self._ask("rollback", statements=statements)
@@ -138,6 +143,17 @@ class _Writer:
         for sql, parameters in statements:
             self._sql.execute(sql, parameters)
         self._sql.execute(end)
+
+    def pour(self, first: int, last: int, statements: list[str], per_second: float, of_which: int) -> None:
+        started = time.monotonic()
+        for begin in range(first, last + 1, of_which):
+            due = started + (begin - first) / of_which / per_second if per_second else 0.0
+            time.sleep(max(0.0, due - time.monotonic()))
+            self._sql.execute("BEGIN IMMEDIATE")
+            for n in range(begin, min(begin + of_which, last + 1)):
+                for sql in statements:
+                    self._sql.execute(sql, {"n": n})
+            self._sql.execute("COMMIT")
 
     def rollback(self, statements: list[Statement]) -> None:
         self.commit(statements, "ROLLBACK")
