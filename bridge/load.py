@@ -101,6 +101,10 @@ class Loader:
         """Close the database."""
         await asyncio.to_thread(self._reads.close)
 
+    def forget(self) -> None:
+        """Close the database until the next request, since the capture opens it anew. From any thread."""
+        self._reads.forget()
+
     async def conversations(self, owner: str, before: str | None, limit: int) -> Page:
         """The owner's conversations. Raises BadToken, LoadFailed."""
         at, sought = _At.parse(before), Sought("owner", owner)

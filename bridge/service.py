@@ -58,6 +58,7 @@ class Bridge:
         self.status = WorkerStatus(self.worker, settings.stall_seconds + self._pace().poll)
         self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
         self.loader = Loader(database, mapping.sections, mapping.conversations)
+        self._legacy.before_open = self.loader.forget
         self.metrics.watch(self.status)
 
     def _pace(self) -> Pace:

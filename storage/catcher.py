@@ -48,7 +48,7 @@ class JournalCatcher:
         self._journal = Path(f"{path.absolute()}-journal")
         self._caught: deque[int] = deque()
         self._lock = threading.Lock()
-        self._pipe = os.pipe()
+        self._pipe: tuple[int, ...] = os.pipe()
         self._thread = threading.Thread(target=self._run, name="walcast-journals", daemon=True)
         self._inotify: INotify | None = None
         self._created = self._opened = 0
@@ -100,13 +100,14 @@ class JournalCatcher:
 
     def stop(self) -> None:
         """End the thread and close what was caught; safe to call twice."""
-        if self._thread.ident is not None:
+        if self._thread.is_alive():
             os.write(self._pipe[1], b"\0")
             self._thread.join()
-        for descriptor in (*self._caught, *self._pipe):
-            with suppress(OSError):
-                os.close(descriptor)
+        # Each once: the number of a closed descriptor may be that of a database by now.
+        closing, self._pipe = [*self._caught, *self._pipe], ()
         self._caught.clear()
+        for descriptor in closing:
+            os.close(descriptor)
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None

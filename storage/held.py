@@ -44,6 +44,10 @@ class HeldFiles:
             self._files[held.identity] = held, count + 1
             return held
 
+    def is_held(self, identity: Identity) -> bool:
+        """Whether anybody holds this file."""
+        return identity in self._files
+
     def release(self, held: Held) -> None:
         """Let go. Only after the SQLite connection that went with it is closed."""
         with self._lock:

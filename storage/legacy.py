@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +158,8 @@ class LegacyDatabase:
         self._held: Held | None = None
         self._raw_header = b""
         self._header: DatabaseHeader | None = None
+        self.before_open: Callable[[], None] = lambda: None
+        """Closes what other connections this process has to the file: SQLite would have us share a lost `-shm`."""
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -174,6 +176,7 @@ class LegacyDatabase:
     def open(self) -> None:
         """Open, or open anew. Raises as `connect`."""
         self.close()
+        self.before_open()
         before = identity_of(self.path)
         connection = connect(self.path)
         if identity_of(self.path) != before:  # replaced while we opened it: which one we got cannot be told

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from storage.errors import DatabaseAway
+from storage.held import HELD, Held
 from storage.legacy import Busy, Identity, LegacyDatabase, connect, identity_of, translated
 from storage.loadelements import source_for
 from storage.loadsql import Place, Sought, Source
@@ -38,6 +39,7 @@ WINDOW = (64, 512, 65_536)
 """Rows of a window: at least, at first, at most."""
 WINDOW_OF_DOCUMENTS = (2, 8)
 """Of rows that hold many messages each."""
+SHM = "-shm"
 LET_IN = 9
 """In rollback mode all reads together rest so many times as long as they read."""
 
@@ -58,6 +60,8 @@ class Reads:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity = (0, 0)
+        self._held: dict[str, Held] = {}
+        self._lost: Identity | None = None
         self._schema = -1
         self._sources: dict[Section, Source] = {}
         self._free_at = 0.0
@@ -70,12 +74,21 @@ class Reads:
             self.is_closed = True
             self._drop()
 
+    def forget(self) -> None:
+        """Close until the next read, since the database is about to be opened anew. From any thread."""
+        with self._lock:
+            self._lost = None
+            self._drop()
+
     def _drop(self) -> None:
         self._sources.clear()
         self._schema = -1
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        for held in self._held.values():
+            HELD.release(held)
+        self._held.clear()
 
     def page(
         self,
@@ -155,11 +168,33 @@ class Reads:
     def _opened(self) -> sqlite3.Connection:
         if self.is_closed:
             raise DatabaseAway("the bridge is stopping")
+        if self._has_lost_its_log():
+            self._lost = self._held[SHM].identity
+            self._drop()
         identity = identity_of(self._path)
+        if self._lost is not None and HELD.is_held(self._lost) and identity == self._identity:
+            # The capture's connection would share what it has of the log with ours.
+            raise DatabaseAway(f"{self._path} was put back in place a moment ago", "it is opened anew at once")
+        self._lost = None
         if self._connection is None or identity != self._identity:
             self._drop()
             self._connection, self._identity = connect(self._path, busy_timeout_ms=BUSY_MS, any_thread=True), identity
+            self._hold("")
         return self._connection
+
+    def _hold(self, suffix: str) -> None:
+        """Share the descriptor that the capture reads from: the last to let go closes it, and so drops all locks."""
+        with suppress(OSError):
+            self._held[suffix] = HELD.hold(Path(f"{self._path}{suffix}"))
+
+    def _has_lost_its_log(self) -> bool:
+        """Who puts a backup back removes the `-shm`, and a reader of the removed one sees no commit any more."""
+        if SHM not in self._held:
+            return False
+        try:
+            return identity_of(Path(f"{self._path}{SHM}")) != self._held[SHM].identity
+        except DatabaseAway:
+            return True
 
     def _snapshot(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         try:
@@ -169,6 +204,8 @@ class Reads:
                 self._sources.clear()
                 self._schema = schema
             self._mode = "wal" if connection.execute("PRAGMA journal_mode").fetchone()[0] == b"wal" else "rollback"
+            if self._mode == "wal" and SHM not in self._held:
+                self._hold(SHM)
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")

@@ -229,9 +229,7 @@ def _of_task(schema: Schema, operation: Operation) -> list[Statement]:
         case "task deep":
             # A letter in the middle of a long chain: not even its first or last page is written.
             letter = "CASE substr(history, length(history) / 5 + 1, 1) WHEN 'z' THEN 'y' ELSE 'z' END"
-            edited = (
-                f"substr(history, 1, length(history) / 5) || {letter} || substr(history, length(history) / 5 + 2)"
-            )
+            edited = f"substr(history, 1, length(history) / 5) || {letter} || substr(history, length(history) / 5 + 2)"
             return [(f"UPDATE tasks SET history = {edited} WHERE id = ? AND length(history) > 400", [key])]
         case "task owner":
             return [("UPDATE tasks SET owner = ? WHERE id = ?", [owner, key])]

@@ -198,8 +198,11 @@ class Attached(RuleBasedStateMachine):
     def commit_by_savepoint(self, batch: list[Operation]) -> None:
         """An outermost savepoint is a transaction too, and one that is released inside it is kept."""
         inner = [statement for operation in batch for statement in statements(self.schema, operation)]
-        steps = ("SAVEPOINT outer", "SAVEPOINT inner", *inner, "RELEASE inner", "RELEASE outer")
-        self.writer.run(*((step, ()) if isinstance(step, str) else step for step in steps))
+        before, after = (
+            [(step, ()) for step in steps]
+            for steps in (("SAVEPOINT outer", "SAVEPOINT inner"), ("RELEASE inner", "RELEASE outer"))
+        )
+        self.writer.run(*before, *inner, *after)
         self.committed()
 
     @rule(batch=batches, is_main=st.booleans(), is_lasting=st.booleans())
