@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ Statement = tuple[str, Sequence[object]]
 
 class LegacyError(Exception):
     """What SQLite said to the writer."""
+
+
+@dataclass(frozen=True)
+class Poured:
+    """What became of a flood: the size of the log, which is the most it ever was unless it was truncated, in bytes."""
+
+    log_bytes: int
+    checkpoints: int
+    busy: int
+    """Checkpoints that say in their row that they were in somebody's way."""
 
 
 class Legacy:
@@ -61,10 +72,21 @@ class Legacy:
         """All statements in one transaction."""
         self._ask("commit", statements=statements)
 
-    def pour(self, numbers: range, *statements: str, per_second: float = 0, of_which: int = 1) -> None:
-        """All statements for each number (`:n`), `of_which` numbers in a commit, so many commits or all it can."""
+    def pour(
+        self,
+        numbers: range,
+        *statements: str,
+        per_second: float = 0,
+        of_which: int = 1,
+        checkpoints: Sequence[str] = (),
+    ) -> Poured:
+        """All statements for each number (`:n`), `of_which` numbers in a commit, so many commits or all it can.
+
+        After every tenth commit a checkpoint, of each kind by turns. A commit that is refused is an error.
+        """
         first, last = numbers[0], numbers[-1]
-        self._ask("pour", first=first, last=last, statements=statements, per_second=per_second, of_which=of_which)
+        options = {"per_second": per_second, "of_which": of_which, "checkpoints": checkpoints}
+        return Poured(*self._ask("pour", first=first, last=last, statements=statements, **options))
 
     def rolled_back(self, *statements: Statement) -> None:
         """All statements in one transaction that is given up."""
@@ -79,11 +101,17 @@ class Legacy:
         """Several statements, as in a schema."""
         self._ask("script", sql=sql)
 
+    def kill(self) -> None:
+        """End the process as `kill -9` does: its log stays as it is."""
+        self._process.kill()
+        self._process.wait()
+
     def end(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
 
@@ -144,16 +172,25 @@ class _Writer:
             self._sql.execute(sql, parameters)
         self._sql.execute(end)
 
-    def pour(self, first: int, last: int, statements: list[str], per_second: float, of_which: int) -> None:
-        started = time.monotonic()
-        for begin in range(first, last + 1, of_which):
-            due = started + (begin - first) / of_which / per_second if per_second else 0.0
+    def pour(
+        self, first: int, last: int, statements: list[str], per_second: float, of_which: int, checkpoints: list[str]
+    ) -> list[int]:
+        started, tried, busy = time.monotonic(), 0, 0
+        for commit, begin in enumerate(range(first, last + 1, of_which)):
+            due = started + commit / per_second if per_second else 0.0
             time.sleep(max(0.0, due - time.monotonic()))
             self._sql.execute("BEGIN IMMEDIATE")
             for n in range(begin, min(begin + of_which, last + 1)):
                 for sql in statements:
                     self._sql.execute(sql, {"n": n})
             self._sql.execute("COMMIT")
+            if checkpoints and commit % 10 == 9:
+                kind = checkpoints[tried % len(checkpoints)]
+                busy += self._sql.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0]
+                tried += 1
+        [[_, _, path]] = self._sql.execute("PRAGMA database_list").fetchall()
+        log = Path(f"{path}-wal")
+        return [log.stat().st_size if log.exists() else 0, tried, busy]
 
     def rollback(self, statements: list[Statement]) -> None:
         self.commit(statements, "ROLLBACK")
