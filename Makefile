@@ -4,6 +4,7 @@ ARGS ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
+PROOFS := $(addprefix tests/storage/test_,capture_property.py btree.py walfile.py journalfile.py)
 ROOMS := bridge handlers samples storage
 SOURCES := server.py setup.cfg Makefile \
     $(shell find $(ROOMS) \( -name '*.py' -o -name '*.html' -o -name '*.toml' \) 2>/dev/null)
@@ -14,11 +15,11 @@ install = echo "installing $(1) into $(VENV)" && $(call quietly,$(BIN)/python -m
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench binary clean help
+.PHONY: run test lint prove bench binary clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort | expand -t 10
-	@echo 'ARGS="..." is passed on by run, test and bench; PYTHON=... picks the interpreter (3.11 or newer)'
+	@echo 'ARGS="..." is passed on by run, test, prove and bench; PYTHON=... picks the interpreter (3.11 or newer)'
 
 run: $(VENV)/.run ## start the demo and print the address of its page
 	@exec $(BIN)/walcast demo $(ARGS)
@@ -29,6 +30,10 @@ test: lint $(VENV)/.test ## check the code, then run the whole suite
 lint: $(VENV)/.test ## ruff and mypy alone
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
+
+prove: $(VENV)/.test ## let the capture meet as many random writers as an hour or two holds; says how to repeat a failure
+	@HYPOTHESIS_PROFILE=long exec $(BIN)/python -m pytest -o timeout=0 -o faulthandler_timeout=0 \
+	    --hypothesis-seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') $(PROOFS) $(ARGS)
 
 bench: $(VENV)/.run ## measure, into bench/results.json and a table
 	@exec $(BIN)/python -m bench $(ARGS)

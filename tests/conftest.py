@@ -157,8 +157,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"needs {program}: apt-get install {package}")
 
 
+def _tell_seed(terminalreporter: TerminalReporter) -> None:
+    """Of a run with a seed (`make prove`), how to repeat each failure."""
+    seed = terminalreporter.config.getoption("--hypothesis-seed")
+    failed = terminalreporter.stats.get("failed", ())
+    if seed is not None and failed:
+        terminalreporter.section("to repeat")
+        for report in failed:
+            name = report.location[2].partition("[")[0]
+            terminalreporter.line(f"make prove ARGS='--hypothesis-seed={seed} -k {name}'  # {report.nodeid}")
+
+
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    """Lists what did not run and how to get it, just above pytest's closing line."""
+    """Lists how to repeat what failed, what did not run and how to get it, just above pytest's closing line."""
+    _tell_seed(terminalreporter)
     skipped, deselected = (terminalreporter.stats.get(outcome, ()) for outcome in ("skipped", "deselected"))
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     heavy = sum(1 for item in deselected if item.get_closest_marker("heavy"))
