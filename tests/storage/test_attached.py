@@ -43,7 +43,8 @@ def test_a_commit_over_two_attached_databases_is_pushed_once(tmp_path: Path, mod
                 writer.sql("BEGIN", INSERT, f"INSERT INTO elsewhere VALUES ({number})", ending)
                 rig.settle()
                 assert len(rig.events()) == (ending == "COMMIT")
-                assert rig.capture.passes == passes or mode in ("truncate", "persist"), "the pages did not tell"
+                # A journal that is deleted may be missed, one that is emptied cannot be caught.
+                assert mode != "wal" or rig.capture.passes == passes, "the pages did not tell"
             made = [event.name for event in folder.read(timeout=0)]
             assert any(name.startswith(f"{first.name}-mj") for name in made) == (mode != "wal")
         finally:
