@@ -50,29 +50,32 @@ class UnreliableWaker(Waker):
     def __init__(self, path: Path, chance: random.Random, fates: tuple[str, ...]) -> None:
         super().__init__(path)
         self._chance, self._fates = chance, fates
-        self._due: list[float] = []
+        self._due: list[tuple[float, bool]] = []
         self.dropped = 0
 
     def wait(self, timeout: float) -> bool:
-        """As the real one; an event that is dropped ends no wait."""
+        """As the real one; an event that is dropped ends no wait, and says nothing of files that come and go."""
         ends = time.monotonic() + timeout
         while True:
             now = time.monotonic()
-            if self._due and self._due[0] <= now:
-                heapq.heappop(self._due)
+            if self._due and self._due[0][0] <= now:
+                self.has_moved = heapq.heappop(self._due)[1] or self.has_moved
                 return True
-            if super().wait(min([ends, *self._due[:1]]) - now):
-                self._befall(time.monotonic())
+            known, self.has_moved = self.has_moved, False
+            is_event = super().wait(min([ends, *(due for due, _ in self._due[:1])]) - now)
+            has_moved, self.has_moved = self.has_moved, known
+            if is_event:
+                self._befall(time.monotonic(), has_moved)
             elif time.monotonic() >= ends:
                 return False
 
-    def _befall(self, now: float) -> None:
+    def _befall(self, now: float, has_moved: bool) -> None:
         fate = self._chance.choice(self._fates)
         self.dropped += fate == "dropped"
         times = {"dropped": 0, "doubled": 2}.get(fate, 1)
         late = self._chance.uniform(0, LATE) if fate == "late" else 0.0
         for _ in range(times):
-            heapq.heappush(self._due, now + late)
+            heapq.heappush(self._due, (now + late, has_moved))
 
 
 class Bench:
