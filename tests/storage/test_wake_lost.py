@@ -145,8 +145,8 @@ def write(writer: Writer, chance: random.Random) -> dict[str, int]:
         last[task] = number
         status = f'{{"state": "working", "timestamp": {number}}}'
         writer.run(("BEGIN IMMEDIATE", ()), (MESSAGE, [str(number)]), (TASK, [task, status]), ("COMMIT", ()))
-        if chance.random() < 0.1:
-            pause.wait(chance.uniform(0, 2 * LATE))
+        if chance.random() < 0.2:
+            pause.wait(chance.uniform(0, LATE))
     return last
 
 
@@ -170,4 +170,4 @@ def test_everything_arrives_once_whatever_becomes_of_file_events(
             bench.until_last(str(COMMITS + 1), last)
             assert bench.messages == [str(number) for number in range(1, COMMITS + 2)]
             assert all(stamps == sorted(set(stamps)) for stamps in bench.states.values())
-            assert (bench.waker.dropped > 0) == ("dropped" in fates)
+            assert bench.waker.dropped or fates != ("dropped",)
