@@ -24,8 +24,10 @@ from pydantic import ValidationError
 from bridge.discover import mapping_for
 from bridge.service import Bridge
 from bridge.settings import Settings, load_settings
-from handlers.app import Server, make_app
+from handlers.app import make_app
 from handlers.context import VERSION, Context
+from handlers.limits import fitted
+from handlers.listening import Server
 from handlers.tail import Tail
 from storage.errors import ConfigurationError, WalcastError
 
@@ -45,7 +47,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     if database is None:
         raise ConfigurationError("no database given", "say --db FILE")
     mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
-    state = settings.state or default_state(database)
+    state, settings = settings.state or default_state(database), fitted(settings)
     bridge = Bridge(settings, database, state, mapping)
     server = Server(make_app(Context(settings, bridge, SAMPLES)))
     stop = _stop_on_signals()

@@ -6,23 +6,26 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from bridge.errors import CannotListen
 from handlers import http, load
 from handlers.auth import cors_headers
 from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
 from handlers.events import events
+from handlers.listening import NEWCOMERS, Newcomers
 from handlers.problems import Handler, Problem, problem_middleware
 from handlers.websocket import CONNECTIONS, websocket
 
+MOST_SILENT = 10.0
+"""Seconds that a new connection may take for its first request, at most."""
 _CORS_HEADERS = "X-Solana-PublicKey, X-Solana-Nonce, X-Solana-Signature, Authorization, Last-Event-ID"
 
 
 def make_app(context: Context) -> web.Application:
     """An application over a bridge that somebody else starts and stops."""
-    app = web.Application(middlewares=[cors_middleware, problem_middleware])
+    app = web.Application(middlewares=[newcomers_middleware, cors_middleware, problem_middleware])
     settings, bridge = context.settings, context.bridge
     app[CONTEXT] = context
+    app[NEWCOMERS] = Newcomers(min(MOST_SILENT, settings.heartbeat))
     app[CONNECTIONS] = Connections(bridge.hub, bridge.metrics, heartbeat=settings.heartbeat, grace=settings.close_grace)
     app[http.SAMPLE_PAGE] = (context.samples / http.SAMPLE).read_bytes()
     app.router.add_get("/api/ws", websocket)
@@ -52,6 +55,13 @@ async def _close_sockets(app: web.Application) -> None:
 
 
 @web.middleware
+async def newcomers_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whoever has asked something is no newcomer any more."""
+    request.app[NEWCOMERS].heard(request.protocol)
+    return await handler(request)
+
+
+@web.middleware
 async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Pages of an allowed origin may read the answers."""
     allowed = cors_headers(request, request.app[CONTEXT].settings)
@@ -73,28 +83,3 @@ async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamR
     if not response.prepared:
         response.headers.update(allowed)
     return response
-
-
-class Server:
-    """A listening application. `port` is the port it got."""
-
-    def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
-        self.port = 0
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises CannotListen."""
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port, backlog=1024).start()
-        except (OSError, OverflowError) as error:
-            await self._runner.cleanup()
-            reason = getattr(error, "strerror", None) or str(error)
-            raise CannotListen(
-                f"cannot listen on {host}:{port} ({reason})", "choose another --port (0 takes a free one) or --host"
-            ) from error
-        self.port = int(self._runner.addresses[0][1])
-
-    async def stop(self) -> None:
-        """Close every socket with 1001, then stop listening."""
-        await self._runner.cleanup()

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -342,15 +343,16 @@ class StateFile(FailedRows, Homes, Epochs):
         return self._last[owner]
 
     def _prune(self) -> None:
-        """Drop what is beyond retention or of an old epoch: at most PRUNE_STEP events, never the newest."""
-        oldest = self._sql.execute("SELECT seq, at FROM events ORDER BY seq LIMIT 1").fetchone()
-        expired = int(time.time() * 1000) - self._keep_ms
-        if oldest is None or (oldest[0] > max(self.pruned, self.head - self._keep_events) and oldest[1] >= expired):
-            return
-        doomed = self._sql.execute(
-            "SELECT seq, owners FROM events WHERE (seq <= ? OR at < ?) AND seq < ? ORDER BY seq LIMIT ?",
-            (max(self.pruned, self.head - self._keep_events), expired, self.head, PRUNE_STEP),
-        ).fetchall()
+        """Drop what is beyond retention or of an old epoch: at most PRUNE_STEP events, never the newest.
+
+        Always from the oldest on without a gap, so an event that was logged while the clock ran ahead holds back those
+        behind it for as long; none goes before its time for it.
+        """
+        spent, expired = max(self.pruned, self.head - self._keep_events), int(time.time() * 1000) - self._keep_ms
+        oldest = self._sql.execute(
+            "SELECT seq, at, owners FROM events WHERE seq < ? ORDER BY seq LIMIT ?", (self.head, PRUNE_STEP)
+        )
+        doomed = [row[::2] for row in takewhile(lambda row: row[0] <= spent or row[1] < expired, oldest)]
         if not doomed:
             return
         self._sql.executemany(

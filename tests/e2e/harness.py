@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,14 @@ def run_to_its_end(*options: object) -> subprocess.CompletedProcess[str]:
 class Walcast:
     """`serve`, which may be started again after its end. Its log goes to a file, shown when something is wrong."""
 
-    def __init__(self, database: Path, *options: object, state: Path | None = None) -> None:
+    def __init__(
+        self, database: Path, *options: object, state: Path | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """`prefix` is a program that runs another one in its own place, as `prlimit` and `env` do."""
         self.database = database
         self.state = state or database.with_name(database.name + ".walcast")
         self.log = self.state.with_name(self.state.name + ".log")
-        self._command = command("--db", database, "--state", self.state, "--port", 0, *options)
+        self._command = [*prefix, *command("--db", database, "--state", self.state, "--port", 0, *options)]
         self._process: subprocess.Popen[bytes] | None = None
         self._printed = b""
         self.port: int | None = None
@@ -163,10 +166,10 @@ class Walcast:
             self._process.kill()
             self._ended()
 
-    def signal(self) -> None:
-        """Ask it to end, and do not wait for it."""
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end, or whatever the signal says, and do not wait for it."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
 
     def wait(self) -> int:
         """Wait for its end; its exit code."""

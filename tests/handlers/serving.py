@@ -15,8 +15,9 @@ from bridge.mapping import REFERENCE, parse_mapping
 from bridge.service import Bridge
 from bridge.settings import Settings
 from bridge.subscription import Kind
-from handlers.app import Server, make_app
+from handlers.app import make_app
 from handlers.context import Context
+from handlers.listening import Server
 from samples.legacy_backend import SCHEMA
 from tests.e2e.harness import SOON, eventually
 

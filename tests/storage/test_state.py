@@ -171,6 +171,23 @@ def test_the_oldest_events_leave_by_age_but_never_the_newest(path: Path, monkeyp
         assert rows(path, "SELECT seq FROM events") == [(5,)]
 
 
+def test_a_clock_that_was_set_leaves_no_route_without_its_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of a time to come stood before others, which were dropped by their age: the routes of the first stayed."""
+    now = [10_000.0]
+    monkeypatch.setattr("storage.state.time.time", lambda: now[0])
+    with opened(path, keep_seconds=60) as file:
+        log(file, 1, 2, "A")
+        now[0] -= 3600
+        log(file, 3, 4, "A")
+        now[0] += 61
+        log(file, 5, 5, "A")
+        assert (file.pruned, len(rows(path, "SELECT seq FROM events"))) == (0, 5)
+        now[0] += 3600
+        log(file, 6, 6, "A")
+        assert file.pruned == 5
+        assert rows(path, "SELECT seq FROM routes") == rows(path, "SELECT seq FROM events") == [(6,)]
+
+
 def test_pruning_takes_small_steps(path: Path) -> None:
     """A look is never delayed by what is thrown away, and in the end all of it is."""
     with opened(path, keep_events=10_000) as file:
