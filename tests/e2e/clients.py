@@ -13,7 +13,7 @@ import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from tests.e2e.harness import SOON, TICK, Frame, Walcast
+from tests.e2e.harness import SOON, TICK, Frame
 
 KEY_HEADER = "X-Solana-PublicKey"
 WELCOME = "WebSocket连接已成功建立"
@@ -121,14 +121,22 @@ class Subscriber:
             return closed.code
 
 
-def url_of(server: Walcast, query: str = "") -> str:
+class Reachable(Protocol):
+    """A server, or what stands between."""
+
+    @property
+    def address(self) -> str | None:
+        """`host:port`, None while nobody listens."""
+
+
+def url_of(server: Reachable, query: str = "") -> str:
     """The address of the socket."""
     return f"ws://{server.address}/api/ws{f'?{query}' if query else ''}"
 
 
 @asynccontextmanager
 async def subscriber(
-    server: Walcast, owner: str, query: str = "", dial: Dial = websockets_link
+    server: Reachable, owner: str, query: str = "", dial: Dial = websockets_link
 ) -> AsyncIterator[Subscriber]:
     """A client that is connected and has been welcomed."""
     async with dial(url_of(server, query), {KEY_HEADER: owner}) as link:
@@ -147,7 +155,7 @@ def _seq(cursor: str) -> int:
 class Resuming:
     """A client as the documentation asks for: it reconnects with its last cursor, and proves the chain of cursors."""
 
-    def __init__(self, server: Walcast, owner: str, dial: Dial = websockets_link) -> None:
+    def __init__(self, server: Reachable, owner: str, dial: Dial = websockets_link) -> None:
         self._server, self._dial = server, dial
         self.owner = owner
         self.events: list[Frame] = []

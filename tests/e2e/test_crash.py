@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
-import sqlite3
-from collections import defaultdict
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.clients import Resuming, aiohttp_link, subject_of, text_of, websockets_link
-from tests.e2e.harness import SOON, Frame, Walcast
-from tests.e2e.legacy_process import CONVERSATIONS, legacy, storm
-
-OWNERS = ("anna", "bert")
-
-SCHEMA = """
-CREATE TABLE conversations(id TEXT PRIMARY KEY, owner TEXT NOT NULL);
-CREATE TABLE messages(id INTEGER PRIMARY KEY, conversation_id TEXT NOT NULL, role TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE tasks(
-    id TEXT PRIMARY KEY, conversation_id TEXT NOT NULL, state TEXT NOT NULL, stamp INTEGER NOT NULL,
-    history TEXT NOT NULL, artifacts TEXT NOT NULL);
-""" + "".join(
-    f"INSERT INTO conversations VALUES ('c{number}', '{OWNERS[number % 2]}');" for number in range(CONVERSATIONS)
-)
-
-MAPPING = """
-[messages]
-table           = "messages"
-id              = "id"
-conversation_id = "conversation_id"
-role            = "role"
-content         = "body"
-owner           = "(SELECT owner FROM conversations c WHERE c.id = messages.conversation_id)"
-
-[tasks]
-table           = "tasks"
-id              = "id"
-conversation_id = "conversation_id"
-state           = "state"
-timestamp       = "stamp"
-history         = "history"
-artifacts       = "artifacts"
-owner           = "(SELECT owner FROM conversations c WHERE c.id = tasks.conversation_id)"
-"""
+from tests.e2e.clients import Resuming, aiohttp_link, websockets_link
+from tests.e2e.harness import SOON, Walcast
+from tests.e2e.legacy_process import legacy, storm
+from tests.e2e.storms import MAPPING, OWNERS, SCHEMA, compare, settled
 
 
 async def _strike(server: Walcast, client: Resuming, chance: random.Random) -> None:
@@ -87,60 +53,9 @@ async def _survive(folder: Path, journal: str, kills: int, seed: int) -> None:
             for strike in range(kills):
                 await _strike(server, clients[strike % 2], chance)
             server.spawn()
-        await server.ready()
-        writer.commit(
-            ("INSERT INTO messages VALUES (1000001, 'c0', 'user', '[1000001]')", ()),
-            ("INSERT INTO messages VALUES (1000002, 'c1', 'user', '[1000002]')", ()),
-        )
-        await clients[0].saw("1000001")
-        await clients[1].saw("1000002")
+        await settled(server, writer, clients)
     for client in clients:
-        _compare(database, client)
-
-
-def _compare(database: Path, client: Resuming) -> None:
-    """What a client was sent against what stands in the database."""
-    assert client.refetches == []
-    messages: dict[str, list[str]] = defaultdict(list)
-    tasks: dict[str, list[Frame]] = defaultdict(list)
-    for event in client.events:
-        if event["type"] == "new_message":
-            messages[event["conversation_id"]].append(subject_of(event))
-            assert text_of(event).startswith(f"[{subject_of(event)}]")
-        else:
-            tasks[subject_of(event)].append(event["task"])
-    with closing(sqlite3.connect(database)) as connection:
-        for conversation, pushed in _messages(connection, client.owner).items():
-            assert messages.pop(conversation, []) == pushed, conversation
-        for task, state, stamp, history, artifacts in _tasks(connection, client.owner):
-            pushed_states = tasks.pop(task)
-            stamps = [pushed["status"]["timestamp"] for pushed in pushed_states]
-            assert stamps == sorted(set(stamps)), f"a state of {task} came twice, or after a later one"
-            status = {"state": state, "message": None, "timestamp": stamp}
-            assert pushed_states[-1]["status"] == status
-            assert pushed_states[-1]["history"] == json.loads(history)
-            assert pushed_states[-1]["artifacts"] == json.loads(artifacts)
-    assert messages == {}
-    assert tasks == {}
-
-
-def _messages(connection: sqlite3.Connection, owner: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for conversation, message in connection.execute(
-        "SELECT conversation_id, m.id FROM messages m JOIN conversations c ON c.id = conversation_id "
-        "WHERE owner = ? ORDER BY m.id",
-        (owner,),
-    ):
-        found[conversation].append(str(message))
-    return found
-
-
-def _tasks(connection: sqlite3.Connection, owner: str) -> list[tuple[str, str, int, str, str]]:
-    return connection.execute(
-        "SELECT t.id, state, stamp, history, artifacts FROM tasks t JOIN conversations c ON c.id = conversation_id "
-        "WHERE owner = ?",
-        (owner,),
-    ).fetchall()
+        compare(database, client)
 
 
 @pytest.mark.timeout(300)
