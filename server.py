@@ -7,13 +7,11 @@ import gc
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_args
@@ -22,12 +20,15 @@ import click
 from pydantic import ValidationError
 
 from bridge.discover import mapping_for
+from bridge.protocol import Close
 from bridge.service import Bridge
 from bridge.settings import Settings, load_settings
+from handlers.again import Left, Load, Signals, database_of, default_state, require_startable, start_again
 from handlers.app import make_app
 from handlers.context import VERSION, Context
 from handlers.limits import fitted
 from handlers.listening import Server
+from handlers.logs import set_up_logging
 from handlers.tail import Tail
 from storage.errors import ConfigurationError, WalcastError
 
@@ -41,58 +42,53 @@ log = logging.getLogger("walcast")
 # -- serving
 
 
-async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
-    """Run until SIGTERM or SIGINT. Raises WalcastError."""
-    database = settings.db
-    if database is None:
-        raise ConfigurationError("no database given", "say --db FILE")
+async def serve(settings: Settings, left: Left, *, announce: Callable[[str], None], load: Load | None) -> int | None:
+    """Run until SIGTERM or SIGINT; with `load`, until SIGHUP as well. Raises WalcastError.
+
+    After SIGHUP: the descriptor of the socket that goes on listening, -1 if there is none. Else None.
+    """
+    database = database_of(settings)
     mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
     state, settings = settings.state or default_state(database), fitted(settings)
     bridge = Bridge(settings, database, state, mapping)
     server = Server(make_app(Context(settings, bridge, SAMPLES)))
-    stop = _stop_on_signals()
+    signals = Signals(hangup=left.may_hang_up)
     async with AsyncExitStack() as stack:
         await bridge.start(BASELINE_PATIENCE)
         stack.push_async_callback(bridge.stop)
-        await server.start(settings.host, settings.port)
+        await server.start(settings.host, settings.port, left.listener(settings.host, settings.port))
         stack.push_async_callback(server.stop)
         gc.collect()
         gc.freeze()  # what lives as long as the program need not be looked at by every later collection
         announce(f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{server.port}")
-        await stop.wait()
+        while await signals.hung_up() and load is not None:
+            try:
+                await asyncio.to_thread(require_startable, load, settings)
+            except WalcastError as error:
+                log.error("no new start, the old configuration stays: %s", error)
+            else:
+                log.info("starting again")
+                server.farewell(Close.RESTART)
+                return server.kept_listener()
         log.info("stopping")
+    return None
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    return stop
+def run(settings: Settings, announce: Callable[[str], None], load: Load | None = None) -> None:
+    """Run the server on the fastest loop there is; ends the program with the exit code of its error.
 
-
-def default_state(database: Path) -> Path:
-    """Beside the database if that folder is writable, else in the user's state folder."""
-    beside = database.with_name(database.name + ".walcast")
-    if os.access(database.absolute().parent, os.W_OK):
-        return beside
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "walcast"
-    home.mkdir(parents=True, exist_ok=True)
-    unique = blake2b(str(database.absolute()).encode(), digest_size=6).hexdigest()
-    return home / f"{database.name}-{unique}.walcast"
-
-
-def run(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Run the server on the fastest loop there is; ends the program with the exit code of its error."""
+    `load` reads the settings anew after a SIGHUP; without it that signal ends the program.
+    """
+    left = Left()
     # The capture thread and the loop share one interpreter lock: by default a busy one keeps the other out for 5 ms.
     sys.setswitchinterval(0.0005)
     try:
         with asyncio.Runner(loop_factory=fastest_loop) as runner:
-            runner.run(serve(settings, announce=announce))
+            listener = runner.run(serve(settings, left, announce=announce, load=load))
     except WalcastError as error:
         fail(error)
+    if listener is not None:
+        start_again(listener, settings.host, settings.port)
 
 
 def fastest_loop() -> asyncio.AbstractEventLoop:
@@ -106,7 +102,10 @@ def fastest_loop() -> asyncio.AbstractEventLoop:
 
 def announce_address(address: str) -> None:
     """The one line that scripts wait for."""
-    print(f"walcast listening on {address}", flush=True)
+    try:
+        print(f"walcast listening on {address}", flush=True)
+    except BrokenPipeError:  # after a new start: whoever waited for the first line has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: WalcastError) -> NoReturn:
@@ -165,21 +164,32 @@ def _metavar(annotation: Any) -> str:
 
 
 def settings_from(config: Path | None, options: dict[str, object]) -> Settings:
-    """Options, then the environment, then the config file. Ends the program with exit code 2 if they do not fit."""
+    """As `read_settings`; ends the program with exit code 2 if they do not fit."""
+    try:
+        return read_settings(config, options)
+    except ConfigurationError as error:
+        fail(error)
+
+
+def read_settings(config: Path | None, options: dict[str, object]) -> Settings:
+    """Options, then the environment, then the config file. Raises ConfigurationError."""
     if config is not None and not config.is_file():
-        fail(ConfigurationError(f"the config file {config} is not there", "check --config"))
+        raise ConfigurationError(f"the config file {config} is not there", "check --config")
     try:
         return load_settings({name: value for name, value in options.items() if value is not None}, config)
     except ValidationError as error:
+        lines = []
         for problem in error.errors():
             name = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
             reason = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "extra_forbidden":
                 reason = "there is no such setting; walcast serve --help lists them"
-            print(f"walcast: {f'--{name}: ' if name else ''}{reason}{_given(problem)}", file=sys.stderr)
-        sys.exit(2)
+            lines.append(f"{f'--{name}: ' if name else ''}{reason}{_given(problem)}")
+        raise ConfigurationError("\nwalcast: ".join(lines)) from error
     except (ValueError, OSError) as error:
-        fail(ConfigurationError(f"the settings cannot be read: {error}", "check --config and the WALCAST_ variables"))
+        raise ConfigurationError(
+            f"the settings cannot be read: {error}", "check --config and the WALCAST_ variables"
+        ) from error
 
 
 def _given(problem: Any) -> str:
@@ -193,7 +203,7 @@ def serve_command(config: Path | None, **options: object) -> None:
     """Attach to a database and push what is committed to it."""
     settings = settings_from(config, options)
     set_up_logging(settings)
-    run(settings, announce_address)
+    run(settings, announce_address, lambda: read_settings(config, options))
 
 
 @cli.command("inspect")
@@ -278,8 +288,7 @@ def tail_command(url: str, owner: str, since: str | None, events: str | None, as
 
 
 async def _tail(tail: Tail) -> None:
-    running, stop = asyncio.ensure_future(tail.run()), _stop_on_signals()
-    stopped = asyncio.ensure_future(stop.wait())
+    running, stopped = asyncio.ensure_future(tail.run()), asyncio.ensure_future(Signals(hangup=False).hung_up())
     await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if not running.done():
@@ -354,30 +363,6 @@ def demo_backend_command(arguments: tuple[str, ...]) -> None:
     from samples.legacy_backend import main as backend
 
     sys.exit(backend(list(arguments)))
-
-
-def set_up_logging(settings: Settings) -> None:
-    """Logs go to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Time in seconds since the epoch, level, logger, message, and the traceback if there is one."""
-        entry = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
 
 
 def main() -> None:

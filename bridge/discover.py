@@ -31,6 +31,22 @@ def mapping_for(database: Path, given: Path | None, *, wait: bool) -> Mapping:
     return _certain(database)
 
 
+def require_fit(database: Path, mapping: Mapping, *, wait: bool) -> None:
+    """What an attach would refuse. Raises MappingMisfit, DatabaseUnusable; a lock of the writer's is no reason."""
+    if wait and not database.exists():
+        return
+    legacy = LegacyDatabase(database)
+    try:
+        legacy.open()
+        with legacy.snapshot():
+            for section in mapping.sections:
+                SectionReader(legacy.connection, section)
+    except Busy:
+        pass
+    finally:
+        legacy.close()
+
+
 def _certain(database: Path) -> Mapping:
     """The reference schema, a preset that names the owner, or what `inspect` is certain of."""
     try:

@@ -28,6 +28,8 @@ class Connections:
         self._transports: dict[Subscription, asyncio.Transport] = {}
         self._congested = asyncio.Event()
         self.is_shutting_down = False
+        self.farewell = Close.GOING_AWAY
+        """What `shutdown` closes with."""
 
     def start(self) -> None:
         """Start the pulse."""
@@ -69,7 +71,7 @@ class Connections:
                 await asyncio.shield(task)
 
     async def _shake(self, ws: web.WebSocketResponse, transport: asyncio.Transport, code: Close) -> None:
-        grace = min(self._grace, 0.7) if code is Close.GOING_AWAY else self._grace
+        grace = min(self._grace, 0.7) if self.is_shutting_down else self._grace
         try:
             async with asyncio.timeout(grace):
                 if (reading := self._reading.get(ws)) is not None:
@@ -109,9 +111,9 @@ class Connections:
                 session.close(Close.GOING_AWAY)
 
     async def shutdown(self) -> None:
-        """Close every socket with 1001 and wait until all are closed or cut."""
+        """Close every socket with `farewell` and wait until all are closed or cut."""
         self.is_shutting_down = True
-        self._hub.close_all(Close.GOING_AWAY)
+        self._hub.close_all(self.farewell)
         if self._closing:
             await asyncio.wait(list(self._closing.values()))
         if self._pulse is not None:

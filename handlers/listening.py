@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import CannotListen
+from bridge.protocol import Close
+from handlers.websocket import CONNECTIONS
 
 BACKLOG = 1024
 KEEP_ALIVE = 75.0
@@ -63,7 +65,7 @@ class Server:
     """A listening application. `port` is the port it got."""
 
     def __init__(self, app: web.Application) -> None:
-        self._newcomers = app[NEWCOMERS]
+        self._newcomers, self._connections = app[NEWCOMERS], app[CONNECTIONS]
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=STOPPING, handle_signals=False, keepalive_timeout=KEEP_ALIVE
         )
@@ -94,13 +96,17 @@ class Server:
         self._newcomers.add(peer)
         return peer
 
-    def kept_listener(self) -> int | None:
-        """A descriptor that goes on listening after `stop`, None if there is not just one socket. The caller owns it.
+    def farewell(self, code: Close) -> None:
+        """What `stop` is to close sockets with, if not with 1001."""
+        self._connections.farewell = code
+
+    def kept_listener(self) -> int:
+        """A descriptor that goes on listening after `stop`, -1 if there is not just one socket. The caller owns it.
 
         Whoever connects meanwhile waits in its queue until somebody accepts again.
         """
         sockets = self._listener.sockets if self._listener is not None else ()
-        return os.dup(sockets[0].fileno()) if len(sockets) == 1 else None
+        return os.dup(sockets[0].fileno()) if len(sockets) == 1 else -1
 
     async def stop(self) -> None:
         """Stop listening, and close every socket."""

@@ -73,7 +73,7 @@ async def stream(request: web.Request, owner: str, wanted: Filter, since: str | 
 
     def close(code: Close) -> None:
         context.bridge.metrics.closed(code)
-        if code is not Close.GOING_AWAY:
+        if code not in (Close.GOING_AWAY, Close.RESTART):
             transport.abort()  # what it has been sent ends in the middle, so it comes back with its last id
         ended.set()
 

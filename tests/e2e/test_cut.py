@@ -75,6 +75,7 @@ async def _survive(folder: Path, journal: str, strikes: int, *, writer: bool, se
         for _ in range(strikes):
             await scene.strike(writer=writer, server=server)
         scene.end()
+        scene.proxy.is_cutting = False
         await settled(scene.server, backend, scene.clients)
         assert scene.proxy.cuts >= strikes / 2
     for client in scene.clients:
