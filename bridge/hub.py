@@ -13,7 +13,7 @@ from bridge.decide import MESSAGE_UPDATE, TASK_UPDATE
 from bridge.filters import EVERYTHING
 from bridge.metrics import Metrics
 from bridge.protocol import Close, Cursor, Form
-from bridge.subscription import Kind, Subscription
+from bridge.subscription import Kind, Subscription, nobody
 from storage.types import Event
 
 
@@ -45,6 +45,7 @@ class Hub:
     def register(self, session: Subscription) -> Cursor:
         """Add a session; everything after the cursor returned reaches it live."""
         self._sessions.setdefault(session.owner, set()).add(session)
+        session.on_congested = self._note_congested
         self.counts[session.kind] += 1
         self._metrics.connected(session.kind, 1)
         return self.cursor
@@ -58,7 +59,13 @@ class Hub:
                 del self._sessions[session.owner]
             self.counts[session.kind] -= 1
             self._metrics.connected(session.kind, -1)
+        session.on_congested = nobody
         self._congested.discard(session)
+
+    def _note_congested(self, session: Subscription) -> None:
+        if session not in self._congested:
+            self._congested.add(session)
+            self.on_congested()
 
     def connections_of(self, owner: str) -> int:
         """How many sessions an owner has."""
@@ -98,10 +105,7 @@ class Hub:
     def flush(self, session: Subscription) -> None:
         """Send what is queued for a session; what its peer cannot take now is tried again later."""
         session.flush()
-        if session.is_congested and not session.is_closing:
-            self._congested.add(session)
-            self.on_congested()
-        else:
+        if not session.is_congested:
             self._congested.discard(session)
 
     def flush_congested(self) -> bool:

@@ -16,6 +16,10 @@ from storage.types import Event
 Kind = Literal["websocket", "sse", "poll"]
 
 
+def nobody(_session: Subscription) -> None:
+    """Tries again."""
+
+
 class Subscription:
     """Registered with the hub for one owner. `close` is called at most once."""
 
@@ -38,6 +42,8 @@ class Subscription:
         self._held: list[bytes] | None = None
         self._held_size = 0
         self._replayed: Cursor | None = None
+        self.on_congested: Callable[[Subscription], None] = nobody
+        """Told when a peer does not take all that it was sent; the hub tries again."""
 
     def hold(self) -> None:
         """Keep live events back until `release`: a replay comes first."""
@@ -74,6 +80,8 @@ class Subscription:
             self.outbox.flush() and self.outbox.within(self._held_size, len(self._held or ()))
         ):
             self.close(Close.TOO_SLOW)
+        if self.is_congested:
+            self.on_congested(self)
 
     def send(self, frame: bytes) -> None:
         """Queue and send one frame that is no event."""

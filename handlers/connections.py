@@ -104,8 +104,7 @@ class Connections:
     def _sweep(self, now: float) -> None:
         for session in list(self._hub.sweep(now, self._heartbeat)):
             if (transport := self._transports.get(session)) is not None:
-                self._metrics.closed(1006)
-                transport.abort()
+                transport.abort()  # its read loop ends with that, and counts it
         for session, transport in list(self._transports.items()):
             if session.kind == "poll" and transport.is_closing():  # nobody reads there, so nobody else would notice
                 session.close(Close.GOING_AWAY)

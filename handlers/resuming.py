@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from bridge.protocol import Recovery
+from bridge.errors import WalcastError
+from bridge.protocol import Close, Recovery
 from bridge.replay import Span, portions
 from bridge.subscription import Subscription
 from handlers.context import Context
 from handlers.problems import Problem
 from handlers.query import bad_request
 
+log = logging.getLogger("walcast.replay")
+
 TICK = 0.01
 """Seconds between looks whether a congested peer has taken what it was sent."""
+
+
+@contextmanager
+def replaying(context: Context, session: Subscription) -> Iterator[None]:
+    """Around a replay: the live events that were held back follow it; where it cannot be ended, the session is."""
+    try:
+        yield
+    except LookupError:
+        session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
+    except WalcastError as error:
+        log.error("a replay failed: %s", error)
+        session.close(Close.INTERNAL)
+    else:
+        session.release()
+        context.bridge.hub.flush(session)
 
 
 async def replay(context: Context, session: Subscription, span: Span) -> None:

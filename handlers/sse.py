@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import socket
 from typing import Any, cast
 
 from aiohttp import HttpVersion11, web
 
-from bridge.errors import WalcastError
 from bridge.filters import Filter
 from bridge.outbox import Bound, Outbox
 from bridge.protocol import Close, Cursor
@@ -19,10 +17,8 @@ from bridge.stream import Stream, preamble
 from handlers.auth import cors_headers
 from handlers.context import CONTEXT, Context
 from handlers.problems import Problem
-from handlers.resuming import lost, replay
+from handlers.resuming import lost, replay, replaying
 from handlers.websocket import CONNECTIONS
-
-log = logging.getLogger("walcast.sse")
 
 RETRY_MS = (1000, 3000)
 """Within which a client comes back, at random: those cut together must not come back together."""
@@ -90,7 +86,8 @@ async def stream(request: web.Request, owner: str, wanted: Filter, since: str | 
         cast("Any", request.protocol).set_parser(_Departure(ended))
         if transport.is_closing():
             ended.set()  # it left before we listened
-        await _follow(context, session, span)
+        with replaying(context, session):
+            await replay(context, session, span)
         await ended.wait()
         return response
     finally:
@@ -133,17 +130,3 @@ def _give_up_after(request: web.Request, seconds: float) -> None:
     peer = request.get_extra_info("socket")
     if peer is not None and hasattr(socket, "TCP_USER_TIMEOUT") and peer.family in (socket.AF_INET, socket.AF_INET6):
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-
-
-async def _follow(context: Context, session: Stream, span: Span) -> None:
-    """The replay; then what was held back meanwhile, and from there on the hub writes by itself."""
-    try:
-        await replay(context, session, span)
-    except LookupError:
-        session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
-    except WalcastError as error:
-        log.error("a replay failed: %s", error)
-        session.close(Close.INTERNAL)
-    else:
-        session.release()
-        context.bridge.hub.flush(session)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 
 from bridge import protocol
-from bridge.errors import WalcastError
 from bridge.filters import EVERYTHING, Filter
 from bridge.outbox import Bound, Outbox
 from bridge.protocol import Close, Cursor
@@ -18,10 +16,9 @@ from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
 from handlers.problems import Problem
 from handlers.query import filter_of
-from handlers.resuming import replay
+from handlers.resuming import replay, replaying
 
-log = logging.getLogger("walcast.ws")
-
+VANISHED = 1006
 CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
 
 
@@ -92,15 +89,13 @@ async def _serve(
     try:
         if since is None:
             _welcome(session, hub.register(session))
-            async with connections.reading(ws):
-                await _read(ws, session)
+            await _listen(context, connections, ws, session)
         else:
             position = hub.register(session)
             session.hold()
             async with asyncio.TaskGroup() as group:  # a client is heard while its past is replayed
                 resuming = group.create_task(_resume(context, session, since, position, wanted))
-                async with connections.reading(ws):
-                    await _read(ws, session)
+                await _listen(context, connections, ws, session)
                 resuming.cancel()
     finally:
         hub.unregister(session)
@@ -113,28 +108,34 @@ def _welcome(session: Session, position: Cursor) -> None:
 
 async def _resume(context: Context, session: Session, since: str, position: Cursor, wanted: Filter) -> None:
     """Everything the owner missed up to `position`; the live events that were held back meanwhile follow."""
-    replayer, metrics = context.bridge.replayer, context.bridge.metrics
-    try:
-        recovery, span = await replayer.plan(session.owner, since, position, wanted)
-        metrics.resumed(recovery.reason or "recovered")
+    with replaying(context, session):
+        recovery, span = await context.bridge.replayer.plan(session.owner, since, position, wanted)
+        context.bridge.metrics.resumed(recovery.reason or "recovered")
         start = Cursor(span.epoch, span.after)  # not the end: the connection may break in the middle of the replay
         session.resume_at(start)
         session.send(protocol.established(session.owner, start, recovery))
         await replay(context, session, span)
-    except LookupError:
-        session.close(Close.TOO_SLOW)  # it comes back, and is told to fetch anew
-    except WalcastError as error:
-        log.error("a replay failed: %s", error)
-        session.close(Close.INTERNAL)
-    else:
-        session.release()
-        context.bridge.hub.flush(session)
 
 
-async def _read(ws: web.WebSocketResponse, session: Session) -> None:
-    """Always read: a handler that only sends never learns that the peer left."""
+async def _listen(context: Context, connections: Connections, ws: web.WebSocketResponse, session: Session) -> None:
+    """Until the peer leaves or is closed; an end that neither side announced is counted here, the others elsewhere."""
+    async with connections.reading(ws):
+        code: int | None = VANISHED  # a lost connection cancels its handler
+        try:
+            code = await _read(ws, session)
+        finally:
+            if code is not None and not session.is_closing:
+                context.bridge.metrics.closed(code)
+
+
+async def _read(ws: web.WebSocketResponse, session: Session) -> int | None:
+    """Always read: a handler that only sends never learns that the peer left.
+
+    None when the peer said goodbye, 1006 when it vanished, the library's code when it broke the protocol.
+    """
     clock = asyncio.get_running_loop().time
-    async for message in ws:
+    while True:
+        message = await ws.receive()
         session.last_heard = now = clock()
         if message.type is WSMsgType.TEXT:
             session.receive_text(message.data, now)
@@ -142,3 +143,9 @@ async def _read(ws: web.WebSocketResponse, session: Session) -> None:
             session.receive_binary(now)
         elif message.type is WSMsgType.PING:
             session.send(protocol.pong_frame(message.data))
+        elif message.type is WSMsgType.ERROR:
+            return message.data.code if isinstance(message.data, WebSocketError) else VANISHED
+        elif message.type is WSMsgType.CLOSED:
+            return VANISHED
+        elif message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING):
+            return None

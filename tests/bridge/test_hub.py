@@ -212,3 +212,29 @@ def test_prev_is_of_what_a_client_asked_for() -> None:
     assert [(said["n"], said["prev"]) for said in wide.payloads] == [
         (1, "e1:0"), (2, "e1:1"), (3, "e1:2"), (4, "e1:3"),
     ]  # fmt: skip
+
+
+def test_a_pong_that_finds_no_room_is_sent_as_soon_as_there_is_some() -> None:
+    """Not with the next event: a client that waits for its pong would take the connection for dead."""
+    hub, told = new_hub(), list[bool]()
+    hub.on_congested = lambda: told.append(True)
+    peer = Peer(hub, "A")
+    hub.register(peer.session)
+    peer.sink.is_stuck, peer.sink.buffered = True, HIGH_WATER
+    peer.session.receive_text('{"type":"ping","timestamp":5}', 0.0)
+    assert (peer.payloads, told) == ([], [True])
+    assert hub.flush_congested()
+    peer.sink.drain()
+    assert not hub.flush_congested()
+    assert peer.payloads == [{"type": "pong", "timestamp": 5}]
+
+
+def test_who_has_left_is_not_tried_again() -> None:
+    """A frame that is sent to a session after its end keeps nobody busy."""
+    hub = new_hub()
+    peer = Peer(hub, "A")
+    hub.register(peer.session)
+    hub.unregister(peer.session)
+    peer.sink.is_stuck, peer.sink.buffered = True, HIGH_WATER
+    peer.session.receive_text('{"type":"ping","timestamp":5}', 0.0)
+    assert not hub.flush_congested()
