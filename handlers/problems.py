@@ -63,7 +63,7 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return Problem(error.status, error.reason, error.text or error.reason, "http", allowed).response()
     except ConnectionError:
-        raise
+        return web.Response()  # it left before it was answered: no defect, and nothing for the log
     except Exception:
         log.exception("a handler failed: %s %s", request.method, request.path)
         return Problem(
