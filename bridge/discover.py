@@ -39,8 +39,8 @@ def require_fit(database: Path, mapping: Mapping, *, wait: bool) -> None:
     try:
         legacy.open()
         with legacy.snapshot():
-            for section in mapping.sections:
-                SectionReader(legacy.connection, section)
+            for section in (*mapping.sections, *mapping.children, *mapping.others):
+                reader_for(legacy.connection, section)
     except Busy:
         pass
     finally:
