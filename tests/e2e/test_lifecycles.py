@@ -111,6 +111,7 @@ async def test_a_database_that_is_removed_and_made_anew_goes_on(tmp_path: Path, 
             writer.open(variant.journal)
             writer.script(SCHEMA)
             writer.commit(message("after", "anna"))
+            await client.saw("after")  # ready is what has been seen: it may come before this commit is
             await server.ready()
         async with subscriber(server, "anna", f"since={cursor}") as stale:
             assert stale.established["recovered"] is False
