@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage.types import Section
 from tests.storage.legacy_writer import Statement, Value, Writer
@@ -29,7 +29,7 @@ class Documents:
         """The statements that make the tables."""
         tail = " WITHOUT ROWID" if self.without_rowid else ""
         return [
-            *(f"CREATE TABLE {name}(id {self.id_type}, owner TEXT, filler TEXT, doc TEXT){tail}" for name in TABLES),
+            *(f"CREATE TABLE {name}(id {self.id_type}, owner TEXT, body TEXT, doc TEXT){tail}" for name in TABLES),
             "CREATE TABLE noise(body TEXT)",
         ]
 
@@ -132,7 +132,7 @@ def _of_row(what: str, table: str, key: Value, owner: Value, text: str, one: str
         case "owner" | "task owner":
             return [(f"UPDATE {table} SET owner = ? WHERE id = ?", [owner, key])]
         case "filler" | "task filler":
-            return [(f"UPDATE {table} SET filler = ? WHERE id = ?", [text, key])]
+            return [(f"UPDATE {table} SET body = ? WHERE id = ?", [text, key])]
         case "clear" | "task undo":
             return [(f"DELETE FROM {table} WHERE id = ?", [key])]
     return []
@@ -154,6 +154,8 @@ class DocumentScan:
 
     def __init__(self, schema: Documents) -> None:
         self._schema = schema
+        self.is_broken = False
+        """Whether a row could not be read the last time."""
         self._ever: dict[tuple[str, Value], set[Key]] = {}
 
     def __call__(self, writer: Writer) -> Scan:
@@ -173,6 +175,7 @@ class DocumentScan:
                 ever.update(of_row)
                 for name, state in of_row.items():
                     found[name] = _merged(found.get(name), state)
+        self.is_broken = bool(broken)
         for unread in set[Key]().union(*broken) - found.keys():
             found[unread] = State(False, None, None, frozenset())
         return found
@@ -203,6 +206,7 @@ class DocumentScan:
                 None if place is None else str(place),
                 None if owner is None else str(owner),
                 frozenset({told(event)}),
+                conversation=str(conversation),
             )
         return found
 
@@ -213,7 +217,7 @@ def _merged(one: State | None, other: State) -> State:
         return other
     if not other.visible:
         return one
-    return State(True, one.place, one.owner, one.payloads | other.payloads)
+    return replace(one, payloads=one.payloads | other.payloads)
 
 
 def _message(name: str, conversation: Value, one: Mapping[str, Value]) -> dict[str, object]:

@@ -53,6 +53,11 @@ class AttachedToDocuments(Attached):
         """What the arrays hold now."""
         return self._scan(self.writer)
 
+    @property
+    def is_told_all(self) -> bool:
+        """What stands in a row that cannot be read is not known."""
+        return not self._scan.is_broken
+
     def statements(self, operation: Operation) -> list[Statement]:
         """An operation on an array."""
         return statements(self._documents, operation)
