@@ -4,7 +4,7 @@ ARGS ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
-PROOFS := $(addprefix tests/storage/test_,capture_property.py btree_damaged.py walfile.py journalfile.py)
+PROOFS := $(addprefix tests/storage/test_,capture_property.py elements_property.py btree_damaged.py walfile.py journalfile.py)
 ROOMS := bridge handlers samples storage
 SOURCES := server.py setup.cfg Makefile \
     $(shell find $(ROOMS) \( -name '*.py' -o -name '*.html' -o -name '*.toml' \) 2>/dev/null)

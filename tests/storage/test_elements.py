@@ -326,6 +326,29 @@ def test_one_element_more_in_a_big_document_costs_one_row(tmp_path: Path, mode: 
         stage.end()
 
 
+def test_an_element_that_comes_before_the_baseline_is_taken_is_not_lost(tmp_path: Path) -> None:
+    """Which of its page were there before cannot be told, so all of them come; of rows that were taken only the new."""
+    with closing(sqlite3.connect(tmp_path / "legacy.db", isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=wal")
+        writer.execute(TABLE)
+        for chat in "abcdef":
+            writer.execute("INSERT INTO chats(id, owner, doc) VALUES (?, 'W', ?)", (chat, elements(f"{chat}1")))
+        rig = Rig(tmp_path / "legacy.db", [section()], ENGINES["pages"])
+        rig.chunk_rows = 1
+        rig.start()
+        try:
+            while (rig.capture.watched[0].position or 0) < 2:
+                rig.turn()
+            for chat in "af":
+                writer.execute("UPDATE chats SET doc = ? WHERE id = ?", (elements(f"{chat}1", f"{chat}2"), chat))
+            rig.settle()
+            came = [key[1] for key, _ in rig.events()]
+            assert {"a2", "f1", "f2"} <= {*came} <= {"a2", "c1", "d1", "e1", "f1", "f2"}
+            assert len(came) == len({*came})
+        finally:
+            rig.kill()
+
+
 def test_another_each_takes_the_baseline_anew_and_other_sections_keep_theirs(tmp_path: Path) -> None:
     """What is an element of which array is part of who it is."""
     plain = Section(0, "messages", "message", "chats", section().fields)
