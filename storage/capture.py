@@ -184,12 +184,13 @@ class Capture:
             return False
         if thorough and self._legacy.data_version() == self._version.data:
             return False
-        news = self._examine_news()
-        if news is None:
-            return False
-        self.looks += 1
-        batches, hinted = news
-        self._examiner.record(batches)
+        with self._examiner.transaction():
+            news = self._examine_news()
+            if news is None:
+                return False
+            self.looks += 1
+            batches, hinted = news
+            self._examiner.record(batches)
         for watched in self.watched:
             watched.tail = watched.tail or hinted is None
         return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from storage.candidates import Places
@@ -50,7 +51,24 @@ class Examiner:
 
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
+        self._unpublished: list[Event] | None = None
         self.rows_read = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is looked up and recorded inside is one transaction of the state file; published when it is through.
+
+        Look-ups cost a third of what they cost one by one, and that counts where the writer waits for our snapshot.
+        """
+        unpublished: list[Event] = []
+        with self._state.transaction():
+            self._unpublished = unpublished
+            try:
+                yield
+            finally:
+                self._unpublished = None
+        if unpublished:
+            self._publish(self._state.epoch, unpublished)
 
     def places(self, watched: Watched, places: Places) -> Batch:
         """Examine the rows that stand, or are known to have stood, in these places."""
@@ -215,7 +233,9 @@ class Examiner:
                         batch.watched.section, batch.watched.baseline, batch.watched.floor, batch.watched.position
                     )
         self._count_waiting(outcomes)
-        if events:
+        if self._unpublished is not None:
+            self._unpublished.extend(events)
+        elif events:
             self._publish(self._state.epoch, events)
 
     def _count_waiting(self, outcomes: list[tuple[Watched, Outcome]]) -> None:

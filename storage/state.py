@@ -49,6 +49,7 @@ class StateFile(FailedRows, Homes, Epochs):
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
         self._keyed: set[int] = set()
+        self._is_in_transaction = False
         self.forget_homes()
 
     @property
@@ -133,9 +134,16 @@ class StateFile(FailedRows, Homes, Epochs):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """BEGIN IMMEDIATE ... COMMIT, rolled back on any error. What is kept in memory follows what is on disk."""
+        """BEGIN IMMEDIATE ... COMMIT, rolled back on any error. What is kept in memory follows what is on disk.
+
+        Inside another it is part of that one.
+        """
+        if self._is_in_transaction:
+            yield
+            return
         sql, before = self._sql, (self.epoch, self.head, self.pruned)
         sql.execute("BEGIN IMMEDIATE")
+        self._is_in_transaction = True
         try:
             yield
             sql.execute("COMMIT")
@@ -147,6 +155,8 @@ class StateFile(FailedRows, Homes, Epochs):
             with suppress(sqlite3.Error):
                 sql.execute("ROLLBACK")
             raise
+        finally:
+            self._is_in_transaction = False
 
     # -- sections
 
