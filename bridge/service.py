@@ -25,8 +25,10 @@ from storage.worker import PATIENCE, CaptureWorker, Pace
 
 GIVE_UP = PATIENCE + 2
 """Seconds after which a database that cannot be attached to has been given up by the worker."""
-UNDELIVERED = 32
-"""Batches of events that may be on their way from the capture thread to the loop."""
+PORTION = 256
+"""Events that are given to the loop at once: between two portions the sockets of fast clients drain."""
+UNDELIVERED = 8
+"""Portions that may be on their way from the capture thread to the loop."""
 
 
 class Bridge:
@@ -106,6 +108,10 @@ class Bridge:
 
     def _publish(self, epoch: str, events: list[Event]) -> None:
         """From the capture thread to the hub. The events are in the log already: nothing is lost if none takes them."""
+        for start in range(0, len(events) or 1, PORTION):
+            self._hand_over(epoch, events[start : start + PORTION])
+
+    def _hand_over(self, epoch: str, events: list[Event]) -> None:
         while not self._slots.acquire(timeout=0.1):
             if self._loop is None:
                 return

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     close_grace: float = Field(5, gt=0, description="Seconds a closed peer has to answer before its connection is cut.")
     replay_limit: int = Field(
-        10_000, ge=1, description="Events replayed to a resuming client; one that missed more is told to refetch."
+        100_000, ge=1, description="Events replayed to a resuming client; one that missed more is told to refetch."
     )
     retention_events: int = Field(100_000, ge=1, description="Events kept in the log for resuming clients.")
     retention_seconds: float = Field(7 * 86_400, gt=0, description="Seconds for which events are kept in the log.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clients import Resuming, subject_of
+from tests.e2e.clients import Resuming, subject_of, subscriber
 from tests.e2e.harness import TICK, Walcast
 from tests.e2e.legacy_process import Legacy
 from tests.e2e.situations import VARIANTS, Variant, message, stage, task
@@ -142,6 +142,16 @@ async def test_ten_thousand_rows_of_one_commit_come_once_and_in_order(tmp_path: 
             writer.pour(range(1, 5 * TASKS), TASK, of_which=5 * TASKS)
             await all_came(writer, server, client)
         assert memory(server, "VmHWM") - before < ROOM
+
+
+async def test_a_client_that_reads_is_not_cut_off_by_one_big_commit(tmp_path: Path) -> None:
+    """More than may wait for a slow client, in frames; one that reads has none of them wait."""
+    with burst_stage(tmp_path, VARIANTS[0]) as (writer, server):
+        await server.ready()
+        async with subscriber(server, OWNER) as client:
+            writer.pour(range(1, 14_001), MESSAGE, of_which=14_000)
+            assert [subject_of(await client.next()) for _ in range(14_000)] == [str(n) for n in range(1, 14_001)]
+        assert server.metric('walcast_closed_total{code="4100"}') == 0
 
 
 async def _follow(folder: Path, variant: Variant, commits: int, per_second: float) -> None:
