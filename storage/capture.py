@@ -17,6 +17,7 @@ from storage.elements import reader_for
 from storage.epochs import FileVersion
 from storage.errors import MappingMisfit
 from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
+from storage.figures import Figures
 from storage.hints import Hints
 from storage.legacy import LegacyDatabase, Version, translated
 from storage.pages import Moved
@@ -30,7 +31,7 @@ PENDING_ROWS = 200
 LIMBO_ROWS = 20_000
 
 
-class Capture:
+class Capture(Figures):
     """Owned by one thread. `attach` once, then `look` after each wake, and `step` while `is_behind`."""
 
     def __init__(
@@ -44,76 +45,18 @@ class Capture:
         others: Sequence[Section] = (),
     ) -> None:
         """`others` are sections that are not watched, but refused at the start if they do not fit."""
-        self._legacy, self._state, self._hints, self._publish = legacy, state, hints, publish
-        self._examiner = Examiner(state, decide, publish)
-        self.watched = [Watched(section) for section in sections]
+        examiner, watched = Examiner(state, decide, publish), [Watched(section) for section in sections]
+        super().__init__(state, hints, examiner, watched)
+        self._legacy, self._publish = legacy, publish
         self._children, self._others = Children(state, self._examiner, self.watched), others
         self._version = Version(-1, -1)
-        self.is_attached = False
         self.chunk_rows = CHUNK_ROWS
         """Rows of a pass that are read from one snapshot."""
-        self.looks = self.passes = self._turns = 0
+        self._turns = 0
         self.is_passing = False
         """Whether the last step was of a pass, and not of something that is known to be new."""
         self.held = 0.0
         """Seconds for which the last snapshot was held."""
-
-    @property
-    def mode(self) -> str:
-        """Which engine says where to look."""
-        return self._hints.mode
-
-    @property
-    def commits(self) -> int:
-        """How many commits the last look took in, as far as the pages' counters tell."""
-        return self._hints.commits
-
-    @property
-    def rows_read(self) -> int:
-        """Rows read through SQL so far."""
-        return self._examiner.rows_read
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether a pass is under way or asked for."""
-        return any(watched.is_behind for watched in self.watched)
-
-    @property
-    def is_baselined(self) -> bool:
-        """Whether every section's existing rows are known."""
-        return self.is_attached and all(watched.baseline == "done" for watched in self.watched)
-
-    @property
-    def progress(self) -> str:
-        """How far the baseline has come, in rows."""
-        running = [w for w in self.watched if w.baseline != "done"]
-        rows = [f"{w.section.title}: {w.progress.rows if w.progress else 0:,} of {w.rows_total:,}" for w in running]
-        return ", ".join(rows)
-
-    @property
-    def fallback_reasons(self) -> dict[str, int]:
-        """Looks for which no hint said where to look, by reason."""
-        return dict(self._hints.reasons)
-
-    @property
-    def epochs_begun(self) -> dict[str, int]:
-        """Epochs of the log that began since the start, by reason."""
-        return {str(reason): count for reason, count in self._state.epochs_begun.copy().items()}
-
-    @property
-    def misfits(self) -> list[str]:
-        """Why sections are paused."""
-        return [watched.misfit for watched in self.watched if watched.misfit]
-
-    @property
-    def failed_rows(self) -> int:
-        """Rows that could not be read or rendered."""
-        return sum(watched.failed for watched in self.watched)
-
-    @property
-    def waiting_rows(self) -> int:
-        """Rows that nobody gets: they have no owner yet, or cannot be rendered."""
-        return sum(watched.waiting for watched in self.watched)
 
     # -- opening
 
@@ -389,12 +332,12 @@ class Capture:
             batches = [left, *self._children.dependent(left)]
         self._examiner.record_left(batches)
         if watched.baseline != "done":
-            # Resumed after a stop: what changed before the place it went on from is still to be seen.
-            watched.again = watched.again or progress.is_resumed
-            watched.baseline, watched.position = "done", None
             if watched.section.kind != "child":
                 self._state.index_keys(watched.section)
             self._state.set_baseline(watched.section, "done", watched.floor, None)
+            watched.baseline, watched.position = "done", None  # not before that was kept
+            # Resumed after a stop: what changed before the place it went on from is still to be seen.
+            watched.again = watched.again or progress.is_resumed
             self._children.catch_up(watched)
         watched.progress = None
         self._state.clear_homes()

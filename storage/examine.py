@@ -52,7 +52,7 @@ class Examiner:
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
         self._unpublished: list[Event] | None = None
-        self.rows_read = 0
+        self.rows_read = self.records = 0
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -228,10 +228,13 @@ class Examiner:
                 if batch.broken or problems or batch.mended or healed:
                     batch.watched.failed = self._state.count_failures(batch.watched.section)
                 if batch.is_baseline and batch.watched.baseline != "done":
-                    batch.watched.position = _bound(batch.last)
                     self._state.set_baseline(
-                        batch.watched.section, batch.watched.baseline, batch.watched.floor, batch.watched.position
+                        batch.watched.section, batch.watched.baseline, batch.watched.floor, _bound(batch.last)
                     )
+        for batch in batches:
+            if batch.is_baseline and batch.watched.baseline != "done":
+                batch.watched.position = _bound(batch.last)  # not before that was kept
+        self.records += 1
         self._count_waiting(outcomes)
         if self._unpublished is not None:
             self._unpublished.extend(events)

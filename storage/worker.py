@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from storage.capture import Capture
@@ -51,6 +52,8 @@ BUSY = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01)
 AWAY = (0.05, 0.1, 0.25, 0.5)
 PATIENCE = 5.0
 """Seconds for which a database that is locked at the start is tried before it counts as unusable."""
+STATE_PATIENCE = 5.0
+"""Seconds without a failure after which the state file counts as mended, though nothing had to be written."""
 FREE_PASS = 0.05
 """Seconds of a pass that are not counted against its share of the processor: small tables are done by then."""
 
@@ -105,6 +108,7 @@ class CaptureWorker:
         self._began = time.monotonic()
         self._next_step = self._next_look = self._news_at = 0.0
         self._waited = False
+        self._state_failed_at: tuple[float, int] | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -163,7 +167,11 @@ class CaptureWorker:
             return self._busy(error)
         except (DatabaseAway, DatabaseUnusable, MappingMisfit) as error:
             return self._away(error)
+        except OSError as error:  # pages are read past SQLite
+            path = self._legacy.path
+            return self._away(DatabaseAway(f"{path} cannot be read ({error.strerror})", "it is tried again"))
         except sqlite3.Error as error:  # the legacy database's errors are translated: this is the state file's
+            self._state_failed_at = time.monotonic(), self.capture.records
             self._say("state", f"the state file cannot be used ({error})")
             return self._retry()
 
@@ -233,12 +241,22 @@ class CaptureWorker:
             delay = min(delay, max(0.0, self._next_step - time.monotonic()))
         return min(delay, self._pace.poll)
 
+    def _is_state_failing(self) -> bool:
+        """After a failure to write, a look that had nothing to write proves nothing."""
+        if self._state_failed_at is not None:
+            at, records = self._state_failed_at
+            if not self.capture.is_behind or self.capture.records > records or time.monotonic() - at > STATE_PATIENCE:
+                self._state_failed_at = None
+        return self._state_failed_at is not None
+
     def _report(self) -> None:
         capture, status = self.capture, self.status
         if not capture.is_behind:
             status.behind_since = None
         elif status.behind_since is None:
             status.behind_since = time.monotonic()
+        if self._is_state_failing():
+            return
         if capture.misfits:
             self._say("paused", "; ".join(capture.misfits))
         elif not capture.is_baselined:
@@ -280,7 +298,7 @@ class CaptureWorker:
         self._waited = self._waited or not self.capture.is_attached
         self._say("away" if self.capture.is_attached else "waiting", str(error))
         self._settled.set()
-        if self._legacy.path.exists():  # the file that is open keeps its inode number from whatever takes its place
+        if _exists(self._legacy.path):  # the file that is open keeps its inode number from whatever takes its place
             self._legacy.close()
         return self._retry()
 
@@ -296,3 +314,11 @@ class CaptureWorker:
         self._say("failed", str(error))
         self._stopping = True
         return 0.0
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file can be seen; not so in a folder that may not be searched, where Path.exists raises."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

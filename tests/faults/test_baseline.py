@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.clients import subject_of, subscriber
 from tests.e2e.harness import Walcast, eventually
 from tests.e2e.legacy_process import legacy
@@ -21,10 +19,6 @@ OLD = (
 )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="storage/examine.py moves the place of the baseline before its commit, capture.py ends it before it is kept",
-)
 async def test_a_disk_that_fills_up_during_the_baseline_makes_no_events_of_old_rows(tmp_path: Path) -> None:
     """With room again the baseline ends, and a moved row is still known by its id."""
     database, mapping = tmp_path / "legacy.db", tmp_path / "mapping.toml"

@@ -173,7 +173,6 @@ async def test_a_file_that_may_not_be_read_is_read_on_while_open_and_waited_for_
             assert client.refetches == []
 
 
-@pytest.mark.xfail(strict=True, reason="storage/worker.py: Path.exists raises where the folder may not be searched")
 @linux
 async def test_a_folder_that_may_not_be_searched_is_told_and_waited_for(tmp_path: Path) -> None:
     """The same for the folder: 503, and with the rights back everything."""
@@ -193,18 +192,7 @@ async def test_a_folder_that_may_not_be_searched_is_told_and_waited_for(tmp_path
 
 
 @linux
-@pytest.mark.parametrize(
-    "journal",
-    [
-        "WAL",
-        pytest.param(
-            "DELETE",
-            marks=pytest.mark.xfail(
-                strict=True, reason="storage/worker.py: an OSError of the hints ends the capture thread"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 async def test_a_disk_that_cannot_be_read_is_told_and_tried_until_it_can(tmp_path: Path, journal: str) -> None:
     """EIO under the legacy database: 503 in SQLite's words, then everything that was committed meanwhile."""
     with attached(tmp_path, journal=journal) as (writer, server):

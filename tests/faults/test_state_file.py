@@ -54,7 +54,6 @@ async def test_a_full_disk_is_told_and_what_was_committed_meanwhile_comes_when_t
         assert len(client.welcomes) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="storage/worker.py takes each look before the next failure for a recovery")
 async def test_a_fault_that_lasts_is_logged_once(tmp_path: Path) -> None:
     """The log says that it began, not each time that it is tried again: that fills the next disk."""
     with attached(tmp_path) as (writer, server):

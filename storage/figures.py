@@ -1,0 +1,82 @@
+"""What a capture tells of itself: read by its thread, and by those who ask how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.examine import Examiner
+from storage.hints import Hints
+from storage.state import StateFile
+from storage.watched import Watched
+
+
+class Figures:
+    """The part of a capture that is asked and changes nothing. From any thread, each figure by itself."""
+
+    def __init__(self, state: StateFile, hints: Hints, examiner: Examiner, watched: Sequence[Watched]) -> None:
+        self._state, self._hints, self._examiner = state, hints, examiner
+        self.watched = list(watched)
+        self.is_attached = False
+        self.looks = self.passes = 0
+
+    @property
+    def mode(self) -> str:
+        """Which engine says where to look."""
+        return self._hints.mode
+
+    @property
+    def commits(self) -> int:
+        """How many commits the last look took in, as far as the pages' counters tell."""
+        return self._hints.commits
+
+    @property
+    def records(self) -> int:
+        """How often something was written to the state file."""
+        return self._examiner.records
+
+    @property
+    def rows_read(self) -> int:
+        """Rows read through SQL so far."""
+        return self._examiner.rows_read
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a pass is under way or asked for."""
+        return any(watched.is_behind for watched in self.watched)
+
+    @property
+    def is_baselined(self) -> bool:
+        """Whether every section's existing rows are known."""
+        return self.is_attached and all(watched.baseline == "done" for watched in self.watched)
+
+    @property
+    def progress(self) -> str:
+        """How far the baseline has come, in rows."""
+        running = [w for w in self.watched if w.baseline != "done"]
+        rows = [f"{w.section.title}: {w.progress.rows if w.progress else 0:,} of {w.rows_total:,}" for w in running]
+        return ", ".join(rows)
+
+    @property
+    def fallback_reasons(self) -> dict[str, int]:
+        """Looks for which no hint said where to look, by reason."""
+        return dict(self._hints.reasons)
+
+    @property
+    def epochs_begun(self) -> dict[str, int]:
+        """Epochs of the log that began since the start, by reason."""
+        return {str(reason): count for reason, count in self._state.epochs_begun.copy().items()}
+
+    @property
+    def misfits(self) -> list[str]:
+        """Why sections are paused."""
+        return [watched.misfit for watched in self.watched if watched.misfit]
+
+    @property
+    def failed_rows(self) -> int:
+        """Rows that could not be read or rendered."""
+        return sum(watched.failed for watched in self.watched)
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that nobody gets: they have no owner yet, or cannot be rendered."""
+        return sum(watched.waiting for watched in self.watched)
