@@ -57,7 +57,8 @@ class Bridge:
             self.capture, self._legacy, self._waker, self._pace(), wait=settings.wait, close=self._close
         )
         # A watcher that was told to look seldom is silent that long without being stalled.
-        self.status = WorkerStatus(self.worker, settings.stall_seconds + self._pace().poll)
+        stall = settings.stall_seconds + self._pace().poll
+        self.status = WorkerStatus(self.worker, stall, settings.max_behind_seconds)
         self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
         self.loader = Loader(database, mapping.sections, mapping.conversations)
         self._legacy.before_open = self.loader.forget

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(
         5, gt=0, description="Seconds without a sign of life of the watcher after which /readyz is 503."
     )
+    max_behind_seconds: float = Field(
+        30, gt=0, description="Seconds by which the bridge may be behind the commits before /readyz is 503."
+    )
 
     @field_validator("allowed_origins")
     @classmethod

@@ -40,19 +40,21 @@ class StatusSource(Protocol):
 class WorkerStatus:
     """The state of the capture thread, judged from outside: a thread that hangs cannot say so itself."""
 
-    def __init__(self, worker: CaptureWorker, stall_seconds: float) -> None:
-        self._worker, self._stall = worker, stall_seconds
+    def __init__(self, worker: CaptureWorker, stall_seconds: float, max_behind_seconds: float) -> None:
+        self._worker, self._stall, self._max_behind = worker, stall_seconds, max_behind_seconds
 
     def snapshot(self) -> Snapshot:
         """Read the state now."""
         worker, status, capture = self._worker, self._worker.status, self._worker.capture
         now = time.monotonic()
-        silent = now - status.beat if status.beat else 0.0
+        silent, behind = now - status.beat if status.beat else 0.0, _behind(status, now)
         reason = status.reason
         if status.phase == "baseline" and status.progress:
             reason = f"{reason} ({status.progress} rows)"
         if status.phase == "live" and silent > self._stall:
             reason = f"the watcher has given no sign of life for {silent:.0f} s"
+        elif status.phase == "live" and behind > self._max_behind:
+            reason = f"commits of the last {behind:.0f} s are still being looked for"
         elif not worker.is_alive and status.phase not in ("starting", "stopped", "failed"):
             reason = "the watcher has died"
         return Snapshot(
@@ -60,7 +62,7 @@ class WorkerStatus:
             reason=reason,
             phase=status.phase,
             mode=capture.mode,
-            behind_seconds=_behind(status, now),
+            behind_seconds=behind,
             beat_seconds=silent,
             failed_rows=capture.failed_rows,
             waiting_rows=capture.waiting_rows,

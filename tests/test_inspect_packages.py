@@ -108,12 +108,16 @@ def plain(state: str) -> str:
     return {"started": "working", "progress": "working", "success": "completed"}.get(bare, bare)
 
 
+@pytest.mark.parametrize("rate", [0, 20], ids=["flat-out", "twenty-a-second"])
 @pytest.mark.parametrize("use_presets", [True, False], ids=["preset", "alone"])
 @pytest.mark.parametrize("writer", PRESETS)
 async def test_the_mapping_that_inspect_saves_brings_what_a_package_writes(
-    tmp_path: Path, writer: str, use_presets: bool
+    tmp_path: Path, writer: str, use_presets: bool, rate: int
 ) -> None:
-    """One run before, so that there is something to look at; then serve, and a second run that must arrive whole."""
+    """One run before, so that there is something to look at; then serve, and a second run that must arrive whole.
+
+    In the middle of it the bridge is killed and started again.
+    """
     python_of(writer)
     database, mapping = tmp_path / "legacy.db", tmp_path / "mapping.toml"
     with driven(writer, database, "old", "--count", 60) as driver:
@@ -124,7 +128,10 @@ async def test_the_mapping_that_inspect_saves_brings_what_a_package_writes(
     mapping.write_text(mapping.read_text(encoding="utf-8").replace('"NULL"', "\"'somebody'\""), encoding="utf-8")
     with served(database, "--map", mapping, "--owner-format", "any") as server:
         await server.ready()
-        with driven(writer, database, "new", "--count", 120) as driver:
+        with driven(writer, database, "new", "--count", 120, "--rate", rate) as driver:
+            await eventually(lambda: len(logged(server.state)) >= 10, "some have come")
+            server.kill()
+            await server.start().ready()
             lines = await driver.done()
         await _arrived(server, writer, lines)
         events = logged(server.state)

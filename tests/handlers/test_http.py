@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -124,6 +125,21 @@ async def test_readiness_is_freshness(serve: Serve, database: sqlite3.Connection
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert "no such column" in (await problem(answer))["detail"]
     assert (await service.client.get("/healthz")).status == 200
+
+
+async def test_a_bridge_that_is_too_far_behind_is_not_ready(serve: Serve) -> None:
+    """What it pushes is old then, though everything works; it is ready again when it has caught up."""
+    service = await serve(max_behind_seconds=0.05)
+    worker, status = service.bridge.worker, service.bridge.worker.status
+    worker._report = lambda: None  # type: ignore[method-assign]  # nobody says otherwise meanwhile
+    await eventually(lambda: status.phase == "live")
+    status.behind_since = time.monotonic() - 1
+    answer = await service.client.get("/readyz")
+    assert answer.status == 503
+    assert "still being looked for" in (await problem(answer))["detail"]
+    status.behind_since = None
+    await eventually(lambda: service.bridge.status.snapshot().is_ready)
+    assert (await service.client.get("/readyz")).status == 200
 
 
 async def test_a_watcher_that_hangs_is_not_ready(serve: Serve) -> None:
