@@ -102,4 +102,4 @@ async def test_hundreds_of_cuts_lose_and_repeat_nothing(
     tmp_path: Path, journal: str, *, writer: bool, server: bool
 ) -> None:
     """The same, long enough to strike the rare instants."""
-    await _survive(tmp_path, journal, 200, writer=writer, server=server)
+    await _survive(tmp_path, journal, 60 if server else 200, writer=writer, server=server)
