@@ -72,7 +72,7 @@ def element_parts(element: Json) -> list[Part]:
 def joined_text(value: Json) -> str:
     """The text parts of a message object, joined; what a status message is pushed as."""
     parts = element_parts(value) if isinstance(value, dict) and not _is_part(value) else parts_of(value)
-    return "".join(str(part["text"]) for part in parts if part.get("type") == "text")
+    return "".join(text for part in parts if part.get("type") == "text" and isinstance(text := part.get("text"), str))
 
 
 def _part(element: Json) -> Part:

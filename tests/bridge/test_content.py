@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.content import Json, content_parts, element_parts, joined_text, parse_json, parts_of
@@ -171,6 +171,7 @@ def test_json_nested_too_deeply_is_an_error_like_any_other() -> None:
         parse_json("[" * 100_000)
 
 
+@example([{"type": "text"}])
 @given(json_values | st.text())
 def test_any_content_gives_objects_that_any_client_can_parse(stored: Json) -> None:
     """Never an error, always a list of objects, and strict JSON that comes back the same."""
