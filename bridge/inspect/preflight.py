@@ -146,6 +146,12 @@ def _about_section(connection: object, section: Section, outbox_bytes: int, owne
             "out with where",
         )
     yield from _about_rows(section, name, rows, outbox_bytes, owner_format)
+    identifier = section.fields[0][1].strip()
+    if identifier.isidentifier() and not reader.has_unique_id and section.each is None:
+        yield note(
+            f"{name}: no key: nothing in the database keeps {identifier} from standing twice",
+            "map the key of the table if it has one; of two messages with one id only one is pushed",
+        )
     if reader.rowid is None:
         yield note(f"{name}: the table is WITHOUT ROWID", "each commit costs a pass over it; small tables do not mind")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,8 @@ def built(
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"CREATE TABLE m(id TEXT, conv TEXT, data TEXT, owner TEXT){more}")
         connection.executemany("INSERT INTO m VALUES (?, ?, ?, ?)", rows)
+        with suppress(sqlite3.IntegrityError):  # where they are what the test is about
+            connection.execute("CREATE UNIQUE INDEX key ON m(id)")
     target.write_text(mapping, encoding="utf-8")
     return path, target
 
@@ -98,6 +100,15 @@ def test_a_few_rows_without_an_owner_are_worth_a_note(tmp_path: Path) -> None:
     """They are delivered if it comes."""
     findings = found(tmp_path, [*(row(n) for n in range(19)), row(20, owner=None)])
     assert [(finding.level, "(5 %) have no owner" in finding.what) for finding in findings] == [("note", True)]
+
+
+def test_an_id_that_no_key_keeps_apart_is_worth_a_note(tmp_path: Path) -> None:
+    """It may stand twice some day."""
+    path, mapping = built(tmp_path, [row(n) for n in range(20)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP INDEX key")
+    findings = preflight(path, mapping, tmp_path / "state", outbox_bytes=4 << 20, owner_format="solana")
+    assert [(finding.level, "no key" in finding.what) for finding in findings] == [("note", True)]
 
 
 def test_a_mapping_that_does_not_fit_is_a_problem_for_each_section(tmp_path: Path) -> None:
