@@ -86,7 +86,7 @@ async def _crowded(folder: Path, journal: str, limit: int, count: int) -> None:
                 writer.open(journal)
                 await _hears_on(writer, client, "reopened")
                 await eventually(lambda: answers(server, "/readyz"), "it answers in spite of them")
-                assert server.metric("walcast_connections") == limit - RESERVE
+                await eventually(lambda: server.metric("walcast_connections") == limit - RESERVE, "it is full")
                 assert server.metric('walcast_closed_total{code="4101"}') > 0
                 assert len(server.log.read_text().splitlines()) < 20
             await eventually(lambda: descriptors(server) <= before, "all are forgotten")
@@ -110,13 +110,14 @@ async def test_more_connections_than_descriptors_disturb_nobody_who_is_there(tmp
 
 @pytest.mark.heavy
 async def test_as_many_connections_as_this_machine_has_descriptors(tmp_path: Path) -> None:
-    """20,000 connections, or as many as the test itself may open, against half as many descriptors."""
+    """20,000 connections, or as many as the test itself may open, against a quarter of them: the
+    queue of the socket is short, so not everybody gets as far as asking."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(20_000, hard - 500)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 400), hard))
     try:
-        await _crowded(tmp_path, "WAL", limit=count // 2, count=count)
+        await _crowded(tmp_path, "WAL", limit=count // 4, count=count)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
