@@ -127,13 +127,16 @@ class Capture(Figures):
             return False
         if thorough and self._legacy.data_version() == self._version.data:
             return False
-        with self._examiner.transaction():
-            news = self._examine_news()
-            if news is None:
-                return False
-            self.looks += 1
-            batches, hinted = news
-            self._examiner.record(batches)
+        try:
+            with self._examiner.transaction():
+                news = self._examine_news()
+                if news is None:
+                    return False
+                self.looks += 1
+                batches, hinted = news
+                self._examiner.record(batches)
+        finally:
+            self._hints.after()
         for watched in self.watched:
             watched.tail = watched.tail or hinted is None
         return True

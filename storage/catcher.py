@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if sys.platform == "linux":
-    from inotify_simple import Event, INotify, flags
+    from inotify_simple import INotify, flags, parse_events
 else:
     INotify = None
 
 MAX_BYTES = 64 << 20
 PENDING = 512
+EVENTS_BYTES = 1 << 16
 MAGIC = 8
 """Bytes at the head of a journal that are zero when its transaction has ended."""
 
@@ -51,31 +52,53 @@ class JournalCatcher:
         self._pipe: tuple[int, ...] = os.pipe()
         self._thread = threading.Thread(target=self._run, name="walcast-journals", daemon=True)
         self._inotify: INotify | None = None
+        self._watch: int | None = None
         self._created = self._opened = 0
+        self._spent: list[int] = []
+        self._last: tuple[int, int] | None = None
+        """The journal caught last. While that is open, no other file can have its inode number."""
 
     @property
     def is_running(self) -> bool:
         """Whether journals are being caught."""
-        return self._inotify is not None
+        return self._watch is not None
 
     def start(self) -> bool:
-        """Start catching; whether this system can."""
-        if INotify is None or self._inotify is not None:
-            return self._inotify is not None
+        """Start catching, or go on after a pause; whether this system can."""
+        if INotify is None or self._watch is not None:
+            return self._watch is not None
         try:
-            self._inotify = INotify(nonblocking=True)
-            # Deletions are watched to keep creations apart: the kernel joins equal events that follow one another.
-            self._inotify.add_watch(self._journal.parent, flags.CREATE | flags.DELETE | flags.ONLYDIR)
+            with self._lock:
+                self._inotify = self._inotify or INotify(nonblocking=True)
+                self._count_created()
+                # Deletions are watched to keep creations apart: the kernel joins equal events that follow one another.
+                mask = flags.CREATE | flags.DELETE | flags.ONLYDIR
+                self._watch = self._inotify.add_watch(self._journal.parent, mask)
+                self._created = self._opened = 0
+                if (descriptor := self._open()) is not None:
+                    self._caught.append(descriptor)
+                    self._last = _identity(descriptor)
         except OSError:
-            self._inotify = None
             return False
-        if (descriptor := self._open()) is not None:
-            self._caught.append(descriptor)
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
         return True
 
+    def pause(self) -> None:
+        """Catch nothing until the next `start`: being woken for each commit costs a writer that never rests time."""
+        with self._lock:
+            if self._inotify is not None and self._watch is not None:
+                with suppress(OSError):  # the folder is gone
+                    self._inotify.rm_watch(self._watch)
+                self._watch = None
+                self._spent += self._caught
+                self._caught.clear()
+                self._last = None
+        self.release()
+
     def take(self) -> Caught:
-        """What was caught since the last call. Call it while no commit is under way."""
+        """What was caught since the last call. Call it while no commit is under way, and `release` when there is time.
+        """
         with self._lock:
             self._catch()  # whatever has ended has been announced: count it before judging
             descriptors, self._caught = list(self._caught), deque()
@@ -87,16 +110,23 @@ class JournalCatcher:
                 stays.append(descriptor)
             else:
                 ended.append(_content(descriptor))
-                os.close(descriptor)
+                self._spent.append(descriptor)
         wiped = self._look_at(stays[-1]) if stays else None
         with self._lock:
             self._caught.extendleft(reversed(stays))
+            self._last = _identity(self._caught[-1]) if self._caught else None
         return Caught(missed, ended, wiped)
 
     @staticmethod
     def _look_at(descriptor: int) -> bytes | None:
         """A journal that is still there: in use, or one that stays from commit to commit."""
         return None if any(os.pread(descriptor, MAGIC, 0)) else _content(descriptor) or None
+
+    def release(self) -> None:
+        """Close what was taken. The file goes with its last descriptor, and that takes longer than reading it."""
+        spent, self._spent = self._spent, []
+        for descriptor in spent:
+            os.close(descriptor)
 
     def stop(self) -> None:
         """End the thread and close what was caught; safe to call twice."""
@@ -105,12 +135,13 @@ class JournalCatcher:
             self._thread.join()
         # Each once: the number of a closed descriptor may be that of a database by now.
         closing, self._pipe = [*self._caught, *self._pipe], ()
+        self.release()
         self._caught.clear()
         for descriptor in closing:
             os.close(descriptor)
         if self._inotify is not None:
             self._inotify.close()
-            self._inotify = None
+            self._inotify = self._watch = None
 
     # -- the thread
 
@@ -129,12 +160,23 @@ class JournalCatcher:
                 self._catch()
 
     def _catch(self) -> None:
-        """Open first, ask what happened later: the journal lives for a millisecond."""
-        if self._inotify is None:
+        """Open first, ask what happened later: the journal lives for a millisecond.
+
+        Few calls of the system: after each, this thread may have to wait for those that compute.
+        """
+        if self._watch is None:
+            if self._inotify is not None:
+                self._count_created()  # what is left of before the pause
             return
         descriptor = self._open()
-        events = list(self._inotify.read(timeout=0))
-        self._note(events, descriptor)
+        if not self._count_created():
+            if descriptor is not None:
+                os.close(descriptor)
+        elif descriptor is None or not self._keep(descriptor):
+            # It was created after we tried to open it: what wakes us is often the end of the one before.
+            descriptor = self._open()
+            if descriptor is not None:
+                self._keep(descriptor)
 
     def _open(self) -> int | None:
         try:
@@ -142,27 +184,35 @@ class JournalCatcher:
         except OSError:
             return None
 
-    def _note(self, events: list[Event], descriptor: int | None) -> None:
-        """Count the journals that were created, and keep the one that was opened if it is not kept already."""
-        created = [event for event in events if event.name == self._journal.name and event.mask & flags.CREATE]
-        self._created += len(created) + sum(PENDING for event in events if event.mask & flags.Q_OVERFLOW)
-        spare = descriptor
-        if created and descriptor is not None and not self._is_kept(descriptor):
-            self._opened += 1
-            self._caught.append(descriptor)
-            spare = None
-            if len(self._caught) > PENDING:
-                spare = self._caught.popleft()
-                self._opened -= 1
-        if spare is not None:
-            os.close(spare)
+    def _count_created(self) -> int:
+        """How many journals have been created since the last call."""
+        assert self._inotify is not None
+        try:
+            events = parse_events(os.read(self._inotify.fileno(), EVENTS_BYTES))
+        except BlockingIOError:
+            return 0
+        created = len([1 for event in events if event.name == self._journal.name and event.mask & flags.CREATE])
+        self._created += created + sum(PENDING for event in events if event.mask & flags.Q_OVERFLOW)
+        return created
 
-    def _is_kept(self, descriptor: int) -> bool:
-        """Whether it is the journal caught last. While that is open, no other file can have its inode number."""
-        if not self._caught:
+    def _keep(self, descriptor: int) -> bool:
+        """Keep a journal that was just created; whether it is not the one that was caught last."""
+        identity = _identity(descriptor)
+        if identity == self._last:
+            os.close(descriptor)
             return False
-        mine, last = os.fstat(descriptor), os.fstat(self._caught[-1])
-        return (mine.st_dev, mine.st_ino) == (last.st_dev, last.st_ino)
+        self._last = identity
+        self._opened += 1
+        self._caught.append(descriptor)
+        if len(self._caught) > PENDING:
+            os.close(self._caught.popleft())
+            self._opened -= 1
+        return True
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _content(descriptor: int) -> bytes:

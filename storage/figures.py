@@ -29,6 +29,14 @@ class Figures:
         """How many commits the last look took in, as far as the pages' counters tell."""
         return self._hints.commits
 
+    def pause(self) -> None:
+        """Follow no single commits until `resume`, so that the hints cost a writer that never rests nothing."""
+        self._hints.pause()
+
+    def resume(self) -> None:
+        """Follow each commit again. From the capture's thread, as `pause`."""
+        self._hints.resume()
+
     @property
     def records(self) -> int:
         """How often something was written to the state file."""

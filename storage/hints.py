@@ -52,6 +52,15 @@ class Hints(Protocol):
         Raises Moved when the snapshot has to be taken anew.
         """
 
+    def after(self) -> None:
+        """Called when the look is over: for whatever need not be done while somebody waits."""
+
+    def pause(self) -> None:
+        """Whoever commits never rests, and being told of each commit would cost him time. Idempotent."""
+
+    def resume(self) -> None:
+        """Ask again to be told of each commit. Idempotent."""
+
     def close(self) -> None:
         """Let go of files. After the SQLite connection is closed."""
 
@@ -79,6 +88,15 @@ class NoHints:
         """Nothing is known."""
         self.reasons["no_engine"] += 1
         return None
+
+    def after(self) -> None:
+        """Nothing is left to do."""
+
+    def pause(self) -> None:
+        """Nothing is told."""
+
+    def resume(self) -> None:
+        """Nothing is told."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -144,6 +162,18 @@ class PageHints:
             return None
         self._moved = self._gaps = 0
         return found
+
+    def after(self) -> None:
+        """Let go of what was caught."""
+        self._journal.after()
+
+    def pause(self) -> None:
+        """Catch no journals; the WAL needs no telling."""
+        self._journal.pause()
+
+    def resume(self) -> None:
+        """Catch journals again, if there are any to come."""
+        self._journal.resume()
 
     def _note_gap(self, reason: str) -> None:
         self._moved = 0

@@ -50,6 +50,7 @@ class JournalHints:
         self._saved: dict[int, Saved] = {}
         self._memory = Memory()
         self._lost: str | None = None
+        self._is_paused = False
         self.commits = 0
 
     @property
@@ -60,6 +61,7 @@ class JournalHints:
     def reset(self) -> None:
         """Begin here. The SQLite connection is open."""
         self._memory.clear()
+        self._is_paused = False
         self._catcher.start()
         with suppress(OSError):  # while the file is away, what is open stays open
             old, self._database = self._database, HELD.hold(self._path)
@@ -89,6 +91,21 @@ class JournalHints:
         if header is not None:
             self._lost = self._gather(header) or self._lost
 
+    def pause(self) -> None:
+        """Catch no journals until `resume`."""
+        self._catcher.pause()
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Catch journals again. What was committed meanwhile, no journal tells of."""
+        if self._is_paused:
+            self._catcher.start()
+            self._is_paused, self._lost = False, "flat_out"
+
+    def after(self) -> None:
+        """Let go of the journals that were read."""
+        self._catcher.release()
+
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
         """Where the commits since the last call may have changed rows. Raises Gap; the position moves all the same."""
         then, now, lost = self._position, self._header(), self._lost
@@ -99,7 +116,8 @@ class JournalHints:
         lost = self._gather(now) or lost
         if then is None or lost is not None or not self._catcher.is_running:
             self._saved.clear()
-            raise self._gap(lost or ("start" if then is None else "no_file_events"))
+            uncaught = "flat_out" if self._is_paused else "no_file_events"
+            raise self._gap(lost or ("start" if then is None else uncaught))
         saved = self._since(then.change_counter, now.change_counter)
         try:
             images = self._images(saved, then, now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -158,6 +159,9 @@ class LegacyDatabase:
         self._held: Held | None = None
         self._raw_header = b""
         self._header: DatabaseHeader | None = None
+        self.patience = 0.0
+        """Seconds for which a snapshot waits for the end of a commit in rollback mode. A writer that never rests leaves
+        the lock alone for a twentieth of the time, and who asks now and then does not meet that."""
         self.before_open: Callable[[], None] = lambda: None
         """Closes what other connections this process has to the file: SQLite would have us share a lost `-shm`."""
 
@@ -241,14 +245,38 @@ class LegacyDatabase:
         Asked without any lock: opening and closing the journal is harmless, it carries no locks of SQLite's.
         """
         try:
-            with open(f"{self.path}-journal", "rb") as journal:
-                return journal.read(8) == JOURNAL_MAGIC
+            journal = os.open(f"{self.path}-journal", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
+        try:
+            return os.read(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
+        except OSError:
+            return False
+        finally:
+            os.close(journal)
 
     @contextmanager
     def snapshot(self) -> Iterator[Version]:
         """One read transaction: every statement inside sees the same commit. Raises Busy, DatabaseAway."""
+        version = self._begin()
+        try:
+            yield version
+        finally:
+            with suppress(sqlite3.Error):  # an I/O error may have ended it already
+                self.connection.execute("COMMIT")
+
+    def _begin(self) -> Version:
+        give_up = time.monotonic() + self.patience
+        while True:
+            while self.patience and self.is_being_written() and time.monotonic() < give_up:
+                time.sleep(0)  # lets other threads run
+            try:
+                return self._try_to_begin()
+            except Busy:
+                if time.monotonic() >= give_up:
+                    raise
+
+    def _try_to_begin(self) -> Version:
         connection = self.connection
         try:
             connection.execute("BEGIN")
@@ -260,8 +288,4 @@ class LegacyDatabase:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise translated(error, self.path) from error
-        try:
-            yield Version(data, schema)
-        finally:
-            with suppress(sqlite3.Error):  # an I/O error may have ended it already
-                connection.execute("COMMIT")
+        return Version(data, schema)

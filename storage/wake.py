@@ -63,6 +63,15 @@ class Waker:
             with suppress(OSError):
                 self._files[self._inotify.add_watch(self._path.with_name(name), flags.MODIFY)] = suffix
 
+    def deafen(self) -> None:
+        """Watch nothing until the next `rewatch`: each event costs a writer that never rests a little of its time."""
+        if self._inotify is not None:
+            for descriptor in [*self._files, self._folder]:
+                with suppress(OSError):  # its file is gone, and the watch with it
+                    self._inotify.rm_watch(descriptor)
+            self._files.clear()
+            self._folder = -1
+
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds; whether something happened to the files or `wake` was called."""
         ready = self._poll.poll(max(0.0, timeout * 1000))

@@ -13,7 +13,7 @@ from storage.types import Change, Known, Op, Section, Value
 Baseline = Literal["new", "running", "redigest", "done"]
 """`running`: existing rows are taken in without events. `redigest`: expressions changed, digests are renewed."""
 
-RECENT_ROWS = 256
+RECENT_ROWS = 64
 
 
 @dataclass(slots=True)

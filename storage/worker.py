@@ -35,12 +35,18 @@ ROLLBACK_CHUNK_ROWS = 100
 ROLLBACK_PAUSE = 9
 """In rollback mode our lock is held for at most one part in ten of the time, however much is committed."""
 FLAT_OUT = 4
-"""Commits taken in by one look from which on the writer counts as busy all the time: it gets more room, and the events
-come in batches, since each of our looks and wake-ups slows it down a little."""
-FLAT_OUT_PAUSE = 30
-"""In rollback mode, times the time for which the lock was held: a commit that meets it waits at least a millisecond."""
-FLAT_OUT_WAIT = 0.003
-"""Seconds between looks in WAL mode then."""
+FLAT_OUT_RATE, FLAT_OUT_ROLLBACK_RATE = 1000, 200
+"""More commits than this in one look, and at such a rate (1/s): then the writer counts as one that never rests. It gets
+more room and its events come in batches, since each of our looks and each file event slows it down a little."""
+FLAT_OUT_WAIT, FLAT_OUT_SHARE = 0.003, 0.2
+"""Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
+FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1)
+"""Seconds between looks in rollback mode then, ever longer: a commit that meets one waits for a millisecond or more."""
+FLAT_OUT_UNCAUGHT = 6
+"""Looks in a row after which no journals are caught any more: what is appended and what changed lately is seen by each
+look, and the rest by a pass."""
+PATIENCE_FOR_COMMIT, KEPT_OUT = 0.005, 0.02
+"""Seconds for which a look then waits for the end of a commit; likewise one that was kept out for so long before."""
 LONGEST_PAUSE = 0.1
 AFTER_NEWS = 4
 """Where in EARLY to begin after a look that found something."""
@@ -103,8 +109,9 @@ class CaptureWorker:
         self._stopping = False
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
-        self._tries = self._early = self._writing = 0
+        self._tries = self._early = self._writing = self._flat_out = 0
         self._busy_since: float | None = None
+        self._kept_out_since: float | None = None
         self._began = time.monotonic()
         self._next_step = self._next_look = self._news_at = 0.0
         self._waited = False
@@ -183,44 +190,75 @@ class CaptureWorker:
         if (pause := self._next_look - time.monotonic()) > 0:
             time.sleep(pause)  # deaf to file events, each of which would wake us for nothing
         # Between the hints and the poll, only what can be seen without a lock is asked.
-        thorough = not hinted and self._early >= len(EARLY)
+        thorough = not hinted and not self._flat_out and self._early >= len(EARLY)
+        was_flat_out = self._flat_out
         news = self.capture.look(thorough=thorough, have_files_moved=self._waker.has_moved)
         self._waker.has_moved = not self._waker.has_file_events
-        if news:
-            self._news_at = time.monotonic()
-            self._note_mode()
+        self._kept_out_since = None
+        if news or self._flat_out or self._legacy.patience:
+            self._note_mode(news)
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
         self._report()
         # An event that was read together with the last one may be of a commit that cannot be seen yet.
-        self._early = 0 if hinted and not news else AFTER_NEWS if news else self._early + 1
+        self._early = 0 if (hinted or was_flat_out) and not news else AFTER_NEWS if news else self._early + 1
         return self._delay()
 
     def _attach(self) -> None:
         self.capture.attach(existing_is_baseline=not self._waited)
-        self._note_mode()
+        self.status.wal = self._legacy.is_wal()
         self._waker.rewatch()
         log.info("attached to %s", self._legacy.path)
 
-    def _note_mode(self) -> None:
+    def _note_mode(self, news: bool) -> None:
         """In rollback mode readers and writers shut each other out: leave most of the time to writers. A writer that
         never rests is left more of it in either mode."""
-        self.status.wal = self._legacy.is_wal()
-        self.capture.chunk_rows = CHUNK_ROWS if self.status.wal else ROLLBACK_CHUNK_ROWS
-        is_flat_out = self.capture.commits > FLAT_OUT
-        if self.status.wal:
-            pause = FLAT_OUT_WAIT if is_flat_out else 0.0
-        else:
-            pause = self.capture.held * (FLAT_OUT_PAUSE if is_flat_out else ROLLBACK_PAUSE)
-        self._next_look = time.monotonic() + min(pause, LONGEST_PAUSE)
+        now, is_wal = time.monotonic(), self._legacy.is_wal()
+        commits, rate = self.capture.commits if news else 0, FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE
+        is_flat_out = commits > max(FLAT_OUT, rate * (now - self._news_at))
+        self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
+        self.status.wal, self._news_at = is_wal, now if news else self._news_at
+        self.capture.chunk_rows = CHUNK_ROWS if is_wal else ROLLBACK_CHUNK_ROWS
+        self._legacy.patience = PATIENCE_FOR_COMMIT if is_flat_out and not is_wal else 0.0
+        self._next_look = now + min(self._pause(), LONGEST_PAUSE)
+
+    def _note_flat_out(self, looks: int) -> None:
+        """How many looks in a row have met a writer that never rests. While that is so, no file event is asked for."""
+        if looks and not self._flat_out:
+            self._waker.deafen()
+        elif self._flat_out and not looks:
+            self._waker.rewatch()
+            self._waker.has_moved = True
+            self.capture.resume()
+        if looks == FLAT_OUT_UNCAUGHT and not self.status.wal:
+            self.capture.pause()
+        self._flat_out = looks
+
+    def _pause(self) -> float:
+        """Seconds to leave to the writer after a look."""
+        held = self.capture.held
+        if self._flat_out and self.status.wal:
+            return max(FLAT_OUT_WAIT, held * (1 / FLAT_OUT_SHARE - 1))
+        if self._flat_out:
+            return max(held * ROLLBACK_PAUSE, FLAT_OUT_PAUSES[min(self._flat_out, len(FLAT_OUT_PAUSES)) - 1])
+        return 0.0 if self.status.wal else held * ROLLBACK_PAUSE
 
     def _is_in_the_way(self) -> bool:
         """Whether a commit is under way in rollback mode: its end wakes us, a reader would only block it."""
-        if self.status.wal or not self._legacy.is_open or not self._legacy.is_being_written():
+        is_patient = self._legacy.patience > 0.0
+        if self.status.wal or is_patient or not self._legacy.is_open or not self._legacy.is_being_written():
             self._writing = 0
             return False
         self._writing += 1
+        self._note_kept_out()
         return self._writing * WRITING < 1.0  # after that the journal is a dead writer's: let SQLite say so
+
+    def _note_kept_out(self) -> None:
+        """A writer that never rests leaves no gap that is met by chance."""
+        now = time.monotonic()
+        self._kept_out_since = self._kept_out_since or now
+        if not self.status.wal and now - self._kept_out_since > KEPT_OUT:
+            self._legacy.patience = PATIENCE_FOR_COMMIT
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -229,7 +267,9 @@ class CaptureWorker:
         passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
         is_long = any(started - begun > FREE_PASS for begun in passing)
         pause = took * (1 / self._pace.share - 1) if is_long and self.capture.is_passing else 0.0
-        if not self.status.wal:
+        if self._flat_out:
+            pause = max(pause, self._pause())
+        elif not self.status.wal:
             is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
             pause = max(pause, self.capture.held * (ROLLBACK_PAUSE if is_busy else ROLLBACK_IDLE_PAUSE))
         self._next_step = time.monotonic() + pause
@@ -290,6 +330,7 @@ class CaptureWorker:
                 hint = "it stays locked; a writer in PRAGMA locking_mode=EXCLUSIVE lets nobody else read"
                 return self._give_up(DatabaseUnusable(str(error), hint))
         self._tries += 1
+        self._note_kept_out()
         return BUSY[min(self._tries, len(BUSY)) - 1]
 
     def _away(self, error: WalcastError) -> float:

@@ -62,6 +62,15 @@ class TrueHints:
             found[number].locs |= changed | {loc + 1 for loc in changed}
         return found
 
+    def after(self) -> None:
+        """Nothing is left to do."""
+
+    def pause(self) -> None:
+        """Nothing is told."""
+
+    def resume(self) -> None:
+        """Nothing is told."""
+
     def _all(self, reader: SectionReader) -> dict[int, tuple[object, ...]]:
         table = self._legacy.connection.execute(f"SELECT {reader.rowid}, * FROM {quoted(reader.section.table)}")
         return {row[0]: row[1:] for row in table}
