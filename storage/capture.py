@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from storage.candidates import Candidates, Places
 from storage.children import Children
 from storage.elements import reader_for
 from storage.epochs import FileVersion
 from storage.errors import MappingMisfit
-from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish
+from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish, Reading, Unsettled
 from storage.figures import Figures
 from storage.hints import Hints
 from storage.legacy import LegacyDatabase, Version, translated
@@ -52,6 +53,9 @@ class Capture(Figures):
         self._version = Version(-1, -1)
         self.chunk_rows = CHUNK_ROWS
         """Rows of a pass that are read from one snapshot."""
+        self._is_plain = all(one.each is None and one.kind != "child" for one in sections)
+        self._unsettled: Candidates = {}
+        """Places that were read but could not be examined without a snapshot."""
         self._turns = 0
         self.is_passing = False
         """Whether the last step was of a pass, and not of something that is known to be new."""
@@ -144,13 +148,13 @@ class Capture(Figures):
     def _examine_news(self) -> tuple[list[Batch], Candidates | None] | None:
         """Read what the hints name, all from one snapshot that shows exactly the commits that the hints cover.
 
-        None if nothing was committed.
+        None if nothing was committed. The snapshot is let go before the rows are compared, unless they are known to
+        need it: meanwhile no checkpoint comes to its end, and in rollback mode no commit.
         """
         while True:
             self._hints.before(self._legacy)
-            started = time.monotonic()
             try:
-                with self._legacy.snapshot() as version:
+                with self._snapshot() as version:
                     if version == self._version:
                         return None
                     now = FileVersion.of(self._legacy.header())
@@ -162,11 +166,29 @@ class Capture(Figures):
                         self._refit(version)
                     hinted = self._hints.take(self._readers())
                     self._version = version  # not before: Moved asks for another snapshot of the same commit
-                    return self._examine_hinted(hinted), hinted
+                    if self._unsettled or not self._is_plain:
+                        batches = self._examine_hinted(hinted)
+                        self._unsettled = {}
+                        return batches, hinted
+                    readings = [self._read(watched, hinted) for watched in self.watched if watched.reader is not None]
             except Moved:
                 continue  # bounded: after a few the hints give up and ask for a pass
             except sqlite3.Error as error:
                 raise self._failed(error) from error
+            try:
+                with self._examiner.asking_nothing():
+                    return [self._examined(reading) for reading in readings], hinted
+            except Unsettled:
+                self._unsettled = {reading.watched.section.number: reading.places for reading in readings}
+                self._version = Version(-1, self._version.schema)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Version]:
+        """A snapshot of the database, and how long it was held."""
+        with self._legacy.snapshot() as version:
+            started = time.monotonic()
+            try:
+                yield version
             finally:
                 self.held = time.monotonic() - started
 
@@ -177,7 +199,7 @@ class Capture(Figures):
         for watched in sorted(self.watched, key=lambda one: one.section.kind != "child"):
             if watched.reader is None:
                 continue
-            batch = self._hinted(watched, hinted, named.get(watched.section.number, set()))
+            batch = self._examined(self._read(watched, hinted, named.get(watched.section.number, set())))
             for number, locs in self._children.parents(watched, batch.changes).items():
                 named.setdefault(number, set()).update(locs)
             batches.append(batch)
@@ -208,7 +230,7 @@ class Capture(Figures):
     def _refit(self, version: Version) -> None:
         self._fit(strict=False)
         self._hints.reset(self._legacy)
-        self._version = Version(-1, version.schema)
+        self._version, self._unsettled = Version(-1, version.schema), {}
         for watched in self.watched:
             watched.progress, watched.tail_after = None, None
             watched.again = watched.tail = True
@@ -219,14 +241,14 @@ class Capture(Figures):
 
     def restart(self) -> None:
         """Something failed in the middle of a look: what it saw may not be recorded: look at everything again."""
-        self._version = Version(-1, self._version.schema)
+        self._version, self._unsettled = Version(-1, self._version.schema), {}
         for watched in self.watched:
             watched.progress, watched.tail_after = None, None
             watched.again = watched.tail = True
         if self._legacy.is_open:
             self._hints.reset(self._legacy)
 
-    def _hinted(self, watched: Watched, hinted: Candidates | None, named: set[int]) -> Batch:
+    def _read(self, watched: Watched, hinted: Candidates | None, named: Iterable[int] = ()) -> Reading:
         """The rows that a hint or a child names, those that wait for an owner, without a hint those changed lately."""
         assert watched.reader is not None
         places = None if hinted is None else hinted[watched.section.number]
@@ -234,13 +256,21 @@ class Capture(Figures):
             watched.again = True
             places = Places(locs=set(watched.recent))
         if watched.reader.rowid is None:
-            return Batch(watched, [], [], {}, set(), 0)
+            return self._examiner.read(watched, Places())
+        if (left := self._unsettled.get(watched.section.number)) is not None:
+            intervals, locs = [*places.intervals, *left.intervals], places.locs | left.locs
+            places = Places(intervals, locs, is_exact=places.is_exact and left.is_exact)
         places.locs.update(named)
         if watched.tail:
             places = ahead_of_tail(self._state, watched, places)
         places.locs.update(self._waiting(watched, None))
         places.locs.update(watched.doubtful)
-        batch = self._examiner.places(watched, places)
+        return self._examiner.read(watched, places)
+
+    def _examined(self, reading: Reading) -> Batch:
+        """What is new in what was read. Raises Unsettled."""
+        watched, places = reading.watched, reading.places
+        batch = self._examiner.examine(reading)
         watched.doubtful.clear()
         if not places.is_exact:
             watched.doubtful.update(entry.loc for entry in batch.missing)
@@ -316,17 +346,23 @@ class Capture(Figures):
 
     def _examine_chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
         """Read and compare one chunk in one snapshot, record it in one transaction."""
-        started = time.monotonic()
-        try:
-            with self._legacy.snapshot():
-                batch = self._examiner.chunk(watched, after, is_baseline=is_baseline, rows=self.chunk_rows)
-                batches = [batch, *self._children.dependent(batch)]
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
-        finally:
-            self.held = time.monotonic() - started
+        batches: list[Batch] = []
+        has_snapshot = not self._is_plain
+        while not batches:
+            try:
+                with self._snapshot():
+                    reading = self._examiner.read_chunk(watched, after, self.chunk_rows)
+                    if has_snapshot:
+                        batch = self._examiner.examine_chunk(reading, is_baseline=is_baseline)
+                        batches = [batch, *self._children.dependent(batch)]
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+            if not has_snapshot:
+                with suppress(Unsettled), self._examiner.asking_nothing():
+                    batches = [self._examiner.examine_chunk(reading, is_baseline=is_baseline)]
+                has_snapshot = True
         self._examiner.record(batches)
-        return batch
+        return batches[0]
 
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""

@@ -46,12 +46,27 @@ class Batch:
         return not (self.changes or self.broken or self.mended or self.is_baseline or self.sheltered)
 
 
+class Unsettled(Exception):
+    """What was read leaves a question that only the snapshot it was read from can answer: read it again, and ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Rows of some places, or of a chunk of the table, as one snapshot shows them."""
+
+    watched: Watched
+    chunk: Chunk
+    places: Places
+    after: tuple[Value, ...] | None = None
+
+
 class Examiner:
-    """Reads inside the snapshot that the caller holds; records and publishes outside of it."""
+    """Reads inside the snapshot that the caller holds; examines inside or outside, records and publishes outside."""
 
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
         self._unpublished: list[Event] | None = None
+        self._may_ask = True
         self.rows_read = self.records = 0
 
     @contextmanager
@@ -70,26 +85,46 @@ class Examiner:
         if unpublished:
             self._publish(self._state.epoch, unpublished)
 
+    @contextmanager
+    def asking_nothing(self) -> Iterator[None]:
+        """No snapshot is open inside: what has to be asked of the database raises Unsettled."""
+        self._may_ask = False
+        try:
+            yield
+        finally:
+            self._may_ask = True
+
     def places(self, watched: Watched, places: Places) -> Batch:
-        """Examine the rows that stand, or are known to have stood, in these places."""
-        if not places.locs and not places.intervals:
-            return Batch(watched, [], [], {}, set(), 0)
-        reader, section = _reader(watched), watched.section
-        if not watched.again and watched.progress is None:
-            watched.newly_broken.clear()
+        """Read and examine the rows that stand, or are known to have stood, in these places. In a snapshot."""
+        return self.examine(self.read(watched, places))
+
+    def read(self, watched: Watched, places: Places) -> Reading:
+        """Read the rows that stand in these places. In a snapshot."""
         rows: dict[int, list[Row]] = {}
         bad: dict[int, BadRow] = {}
+        for low, high in places.intervals:
+            self._gather(_reader(watched).between(low, high, EXAMINED_ROWS), rows, bad)
+        if left := places.locs - rows.keys() - bad.keys():
+            self._gather(_reader(watched).at(sorted(left)), rows, bad)
+        in_order = [row for loc in sorted(rows) for row in rows[loc]]
+        return Reading(watched, Chunk(in_order, [*bad.values()], None), places)
+
+    def examine(self, reading: Reading) -> Batch:
+        """Compare what was read of some places with what is known of them. Raises Unsettled."""
+        watched, chunk, places = reading.watched, reading.chunk, reading.places
+        if not places.locs and not places.intervals:
+            return Batch(watched, [], [], {}, set(), 0)
+        section = watched.section
+        if not watched.again and watched.progress is None:
+            watched.newly_broken.clear()
         known = {(entry.loc, entry.key): entry for entry in self._state.known_at(section, places.locs)}
         for low, high in places.intervals:
-            self._gather(reader.between(low, high, EXAMINED_ROWS), rows, bad)
             between = self._state.known_between(section, low, None if high is None else high - 1)
             known |= {(entry.loc, entry.key): entry for entry in between}
-        if left := places.locs - rows.keys() - bad.keys():
-            self._gather(reader.at(sorted(left)), rows, bad)
-        if not (rows or bad or known or watched.failed):
+        if not (chunk.rows or chunk.bad or known or watched.failed):
             return Batch(watched, [], [], {}, set(), 0)
-        chunk = Chunk([row for loc in sorted(rows) for row in rows[loc]], list(bad.values()), None)
-        failed = self._failed_among(watched, rows.keys() | bad.keys() | places.locs)
+        locs = {row.loc for row in chunk.rows} | {bad.loc for bad in chunk.bad} | places.locs
+        failed = self._failed_among(watched, locs)
         for low, high in places.intervals if watched.failed else ():  # one that was deleted is none any more
             failed |= self._state.failures(section, low, None if high is None else high - 1).keys()
         return self._compare(watched, chunk, list(known.values()), failed)
@@ -156,10 +191,14 @@ class Examiner:
                 changes.append(Change(section, Op.HIDDEN, None, entry))
         return changes
 
-    def chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool, rows: int) -> Batch:
-        """Examine the next rows after a place, and all that is known between it and the last of them."""
+    def read_chunk(self, watched: Watched, after: tuple[Value, ...] | None, rows: int) -> Reading:
+        """Read the next rows after a place. In a snapshot."""
+        return Reading(watched, _reader(watched).chunk(after, rows), Places(), after)
+
+    def examine_chunk(self, reading: Reading, *, is_baseline: bool) -> Batch:
+        """Compare the rows of a chunk with all that is known from its place to the last of them. Raises Unsettled."""
+        watched, chunk, after = reading.watched, reading.chunk, reading.after
         reader, section = _reader(watched), watched.section
-        chunk = reader.chunk(after, rows)
         if reader.rowid is None:
             locs = chunk.locs if chunk.locs is not None else {row.loc for row in chunk.rows}
             known, failed = self._state.known_at(section, locs), self._failed_among(watched, locs)
@@ -181,19 +220,37 @@ class Examiner:
             return Batch(watched, changes, [], broken, failed - broken.keys(), len(chunk.rows), chunk.last)
         found = compare(
             section, chunk.rows, [entry for entry in known if entry.loc not in broken],
-            lambda key: self._state.find(section, key), lambda entry: _stands(watched, entry),
+            lambda key: self._state.find(section, key), lambda entry: self._stands(watched, entry),
         )  # fmt: skip
         watched.has_repeats = watched.has_repeats or found.has_repeats
         # A row that only left the `where` is still that row: coming back, it is not a new message.
-        hidden = dict.fromkeys(one for one in found.missing if reader.holds(one.loc, one.key, filtered=False))
+        may_hide = found.missing if section.where is not None or section.each is not None else []
+        self._require_answers(bool(may_hide))
+        hidden = dict.fromkeys(one for one in may_hide if reader.holds(one.loc, one.key, filtered=False))
         missing = [entry for entry in found.missing if entry not in hidden]
         found.changes.extend(Change(section, Op.HIDDEN, None, entry) for entry in hidden if entry.is_told)
         mended = failed - broken.keys() - _waiting(known, found)
         batch = Batch(watched, found.changes, missing, broken, mended, rows, chunk.last)
         if section.each is not None:
+            self._require_answers(bool(broken))
             watched.newly_broken |= _broken_anew(reader, broken.keys() - failed - {entry.loc for entry in known})
             _shelter(batch, batch.missing)
         return batch
+
+    def _require_answers(self, has_questions: bool) -> None:
+        if has_questions and not self._may_ask:
+            raise Unsettled
+
+    def _stands(self, watched: Watched, entry: Known) -> bool:
+        self._require_answers(True)
+        reader, progress = _reader(watched), watched.progress
+        if reader.rowid is not None or watched.section.each is not None:
+            return reader.holds(entry.loc, entry.key, filtered=True)
+        if progress is None:
+            return False
+        if progress.keys is None:
+            progress.keys = reader.all_keys(filtered=True)
+        return progress.keys.get(entry.loc) == entry.key
 
     def record_left(self, batches: Sequence[Batch]) -> None:
         """What a pass did not find, in portions that the log's pruning keeps up with, where nothing depends on it."""
@@ -289,12 +346,3 @@ def _reader(watched: Watched) -> SectionReader:
 
 def _bound(place: tuple[Value, ...] | None) -> int | None:
     return place[0] if place is not None and isinstance(place[0], int) else None
-def _stands(watched: Watched, entry: Known) -> bool:
-    reader, progress = _reader(watched), watched.progress
-    if reader.rowid is not None or watched.section.each is not None:
-        return reader.holds(entry.loc, entry.key, filtered=True)
-    if progress is None:
-        return False
-    if progress.keys is None:
-        progress.keys = reader.all_keys(filtered=True)
-    return progress.keys.get(entry.loc) == entry.key

@@ -218,7 +218,7 @@ class CaptureWorker:
         is_flat_out = commits > max(FLAT_OUT, rate * (now - self._news_at))
         self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
         self.status.wal, self._news_at = is_wal, now if news else self._news_at
-        self.capture.chunk_rows = CHUNK_ROWS if is_wal else ROLLBACK_CHUNK_ROWS
+        self.capture.chunk_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS
         self._legacy.patience = PATIENCE_FOR_COMMIT if is_flat_out and not is_wal else 0.0
         self._next_look = now + min(self._pause(), LONGEST_PAUSE)
 
