@@ -58,6 +58,8 @@ class WalHints:
         self._database: Held | None = None
         self._position: WalIndex | None = None
         self._now: WalIndex | None = None
+        self._changes: Changed | Gap | Moved | None = None
+        """What `before` read, or why it could not."""
         self._peeked: WalIndex | None = None
         """What `is_quiet` has read, for the look that follows."""
         self._raw_index = b""
@@ -110,8 +112,20 @@ class WalHints:
         return is_quiet
 
     def before(self) -> None:
-        """Note where the log ends, ahead of the snapshot."""
+        """Read the log to its end, ahead of the snapshot: as long as that is held, the log cannot begin anew."""
         self._now, self._peeked = self._peeked or self._index(), None
+        self._changes = None
+        if self._now is None or self._lost is not None or self._position is None or self._wal is None:
+            return
+        try:
+            self._changes = self._changed(self._position, self._now)
+        except (Gap, Moved) as reason:
+            self._changes = reason
+        # A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves
+        # them empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
+        after = self._index()
+        if after is None or after.salts != self._now.salts:
+            self._changes = Moved()
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
         """Where the commits since the last call may have changed rows. Raises Moved, Gap.
@@ -125,16 +139,15 @@ class WalHints:
         self.commits = 0 if self._position is None else (before.change - self._position.change) & 0xFFFFFFFF
         if self._lost is not None or self._position is None or self._wal is None or self._database is None:
             raise Gap(self._lost or "start")
-        changed = self._changed(self._position, before)
-        # A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves
-        # them empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
-        now = self._index()
-        if now is None or now.salts != before.salts:
+        changed, now = self._changes, self._index()
+        if isinstance(changed, Exception):
+            raise changed
+        if changed is None or now is None:
             raise Moved
         # An auto-vacuum cuts pages off; their last images are of no row any more.
         images = {number: image for number, image in changed.images.items() if number <= before.page_count}
         found = self._places(images, before.page_size, readers, is_exact=_end(now) == _end(before))
-        self._position = before
+        self._position, self._changes = before, None
         return found
 
     def skip(self, reason: str) -> None:
