@@ -15,7 +15,7 @@ from bridge.mapping import REFERENCE, parse_mapping
 from storage import worker as worker_module
 from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit
-from storage.hints import NoHints
+from storage.hints import Hints, NoHints
 from storage.legacy import LegacyDatabase
 from storage.state import StateFile
 from storage.types import Event
@@ -35,16 +35,18 @@ INSERT INTO conversations VALUES ('c', 'W', 'title');
 class Bench:
     """A worker over a database, what it published, and whether it closed its files."""
 
-    def __init__(self, path: Path, *, wait: bool = False, inotify: bool = True, poll: float = 0.02) -> None:
+    def __init__(
+        self, path: Path, *, wait: bool = False, inotify: bool = True, poll: float = 0.02, hints: Hints | None = None
+    ) -> None:
         self.legacy = LegacyDatabase(path)
         self.state = StateFile(path.with_name("state"), keep_events=1000, keep_seconds=3600)
         self.state.open()
         self.waker = Waker(path, use_inotify=inotify)
         self.subjects: list[str] = []
         self.closed = False
-        self.capture = Capture(
-            self.legacy, self.state, parse_mapping(REFERENCE).sections, decide, self._publish, NoHints()
-        )
+        sections = parse_mapping(REFERENCE).sections
+        self._hints = hints or NoHints()
+        self.capture = Capture(self.legacy, self.state, sections, decide, self._publish, self._hints)
         self.worker = CaptureWorker(self.capture, self.legacy, self.waker, Pace(poll), wait=wait, close=self._close)
 
     def _publish(self, epoch: str, events: list[Event]) -> None:
@@ -53,6 +55,7 @@ class Bench:
     def _close(self) -> None:
         assert threading.current_thread().name == "walcast-capture"
         self.legacy.close()
+        self._hints.close()
         self.state.close()
         self.waker.close()
         self.closed = True

@@ -1,0 +1,65 @@
+"""A writer that never rests is followed at a distance, and closely again as soon as it rests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage.hints import PageHints
+from tests.storage.test_worker import SCHEMA, Bench, running
+
+LONG = 60.0
+"""Seconds between polls: longer than the test may take, so that it is file events that wake."""
+WRITER = """
+import sqlite3, sys, threading
+sql = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+sql.execute("PRAGMA synchronous=OFF")
+told = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
+print("ready", flush=True)
+number = 0
+while not told.is_set():
+    sql.execute("INSERT INTO messages VALUES (?, 'c', 'user', 'hi')", (f"m{number}",))
+    number += 1
+print(number, flush=True)
+sys.stdin.readline()
+sql.execute("INSERT INTO messages VALUES ('last', 'c', 'user', 'hi')")
+"""
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_writer_that_never_rests_is_left_alone_and_loses_nothing(path: Path, mode: str) -> None:
+    """No file event is asked for while it goes on; its rows come in their order, and the next commit wakes again."""
+    subprocess.run([sys.executable, "-c", CREATE, path, SCHEMA.replace("WAL", mode)], check=True)
+    with running(Bench(path, poll=LONG, hints=PageHints(path))) as bench, _writer(path) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == "ready\n"
+        bench.until(lambda: not bench.waker.has_file_events)
+        if mode == "delete":
+            bench.until(lambda: bench.capture.fallback_reasons.get("flat_out", 0) > 0)
+        writer.stdin.write("stop\n")
+        writer.stdin.flush()
+        expected = [f"m{number}" for number in range(int(writer.stdout.readline()))]
+        bench.until(lambda: len(bench.subjects) >= len(expected) and bench.waker.has_file_events)
+        bench.until_phase("live")
+        writer.stdin.write("once more\n")
+        writer.stdin.flush()
+        bench.until_pushed(*expected, "last")
+
+
+CREATE = """
+import sqlite3, sys
+sqlite3.connect(sys.argv[1], isolation_level=None).executescript(sys.argv[2])
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "legacy.db"
+
+
+def _writer(path: Path) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", WRITER, path], stdin=pipe, stdout=pipe, text=True)
