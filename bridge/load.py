@@ -101,6 +101,10 @@ class Loader:
         """Close the database."""
         await asyncio.to_thread(self._reads.close)
 
+    def bar(self, is_barred: Callable[[], bool]) -> None:
+        """Requests fail while this says so, as with any database that cannot be read. Called from any thread."""
+        self._reads.is_barred = is_barred
+
     def forget(self) -> None:
         """Close the database until the next request, since the capture opens it anew. From any thread."""
         self._reads.forget()

@@ -62,6 +62,7 @@ class Bridge:
         self.replayer = Replayer(self._log, lambda: self._state.pruned, settings.replay_limit)
         self.loader = Loader(database, mapping.sections, mapping.conversations)
         self._legacy.before_open = self.loader.forget
+        self.loader.bar(lambda: self._legacy.is_being_put_back)
         self.metrics.watch(self.status)
 
     def _pace(self) -> Pace:

@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from storage.candidates import Candidates, Places
 from storage.children import Children
 from storage.elements import reader_for
-from storage.epochs import FileVersion
-from storage.errors import MappingMisfit
+from storage.epochs import FileVersion, Sequences
+from storage.errors import DatabaseAway, MappingMisfit
 from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish, Reading, Unsettled
 from storage.figures import Figures
 from storage.hints import Hints
-from storage.legacy import LegacyDatabase, Version, translated
+from storage.legacy import Busy, LegacyDatabase, Version, translated
 from storage.pages import Moved
 from storage.reader import SectionReader
 from storage.state import StateFile
@@ -30,6 +30,8 @@ from storage.watched import Progress, Watched
 
 PENDING_ROWS = 200
 LIMBO_ROWS = 20_000
+SEQUENCES_EVERY = 10.0
+"""Seconds between looks that note how far the tables with AUTOINCREMENT have come."""
 
 
 class Capture(Figures):
@@ -61,6 +63,7 @@ class Capture(Figures):
         """Whether the last step was of a pass, and not of something that is known to be new."""
         self.held = 0.0
         """Seconds for which the last snapshot was held."""
+        self._next_sequences = 0.0
 
     # -- opening
 
@@ -74,7 +77,8 @@ class Capture(Figures):
         with self._legacy.snapshot() as version:
             self._fit(strict=True)
             sections = [watched.section for watched in self.watched]
-            self._state.adopt(sections, self._database_id(), FileVersion.of(self._legacy.header()))
+            self._state.adopt(sections, self._database_id(), self._file_version(version))
+            self._legacy.is_put_back = False
             self._publish(self._state.epoch, [])  # a new epoch may have begun
             for watched in self.watched:
                 self._prepare(watched, existing_is_baseline)
@@ -84,6 +88,12 @@ class Capture(Figures):
 
     def _database_id(self) -> str:
         return str(self._legacy.identity[1])  # a device number does not survive a remount
+
+    def _file_version(self, version: Version) -> FileVersion | None:
+        """Inside a snapshot: all that tells of which state the database is."""
+        self._next_sequences = time.monotonic() + SEQUENCES_EVERY
+        last = self._legacy.sequences(watched.section.table for watched in self.watched)
+        return FileVersion.of(self._legacy.header(), Sequences(version.schema, last))
 
     def _readers(self) -> list[SectionReader]:
         return [watched.reader for watched in self.watched if watched.reader is not None]
@@ -159,9 +169,10 @@ class Capture(Figures):
                         return None
                     now = FileVersion.of(self._legacy.header())
                     if self._state.is_earlier(now):
-                        self._judge_database()
+                        self._judge_database(version)
                         self._refit(version)
-                    self._state.note_version(now)
+                    is_due = time.monotonic() > self._next_sequences
+                    self._state.note_version(self._file_version(version) if is_due else now)
                     if version.schema != self._version.schema:
                         self._refit(version)
                     hinted = self._hints.take(self._readers())
@@ -213,16 +224,17 @@ class Capture(Figures):
         self._legacy.open()
         try:
             with self._legacy.snapshot() as version:
-                self._judge_database()
+                self._judge_database(version)
                 self._refit(version)
         except BaseException:
             self._legacy.close()
             raise
 
-    def _judge_database(self) -> None:
+    def _judge_database(self, version: Version) -> None:
         """Inside a snapshot: another file, or an earlier state of this one, voids the cursors given so far."""
-        now, before = FileVersion.of(self._legacy.header()), self._state.epoch
-        self._state.replace_database(self._database_id(), now)
+        now, before = self._file_version(version), self._state.epoch
+        self._state.replace_database(self._database_id(), now, is_put_back=self._legacy.is_put_back)
+        self._legacy.is_put_back = False
         self._state.note_version(now)
         if self._state.epoch != before:
             self._publish(self._state.epoch, [])
@@ -246,7 +258,8 @@ class Capture(Figures):
             watched.progress, watched.tail_after = None, None
             watched.again = watched.tail = True
         if self._legacy.is_open:
-            self._hints.reset(self._legacy)
+            with suppress(Busy, DatabaseAway, OSError):  # they go on where they were: passes find what was before
+                self._hints.reset(self._legacy)
 
     def _read(self, watched: Watched, hinted: Candidates | None, named: Iterable[int] = ()) -> Reading:
         """The rows that a hint or a child names, those that wait for an owner, without a hint those changed lately."""

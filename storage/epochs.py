@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import sqlite3
@@ -17,40 +18,69 @@ log = logging.getLogger("walcast.capture")
 EpochReason = Literal["log_lost", "unclean_stop", "mapping_changed", "database_replaced", "database_restored"]
 
 
+class Sequences(NamedTuple):
+    """Of tables with AUTOINCREMENT the highest rowid that each ever gave, and the schema cookie of the same snapshot.
+
+    Without a change of the schema they only grow, unless somebody sets them back by hand.
+    """
+
+    schema: int
+    last: dict[str, int]
+
+    def is_before(self, other: Sequences) -> bool:
+        """Whether this is of an earlier state than another. A table that never had a row has no sequence."""
+        if self.schema != other.schema:
+            return False
+        return any(table in self.last and self.last[table] < last for table, last in other.last.items())
+
+
 class FileVersion(NamedTuple):
     """What of a database's header only ever grows (sqlite.org/fileformat2.html, 1.3), as long as it is that database.
 
     `counter` moves with each commit in rollback mode and hardly at all in WAL mode, `cookie` with each change of the
     schema and each VACUUM. Between those `pages` grows; it is 0 for a database that gives pages back by itself
-    (auto_vacuum). A backup put back in place makes them smaller.
+    (auto_vacuum). A backup put back in place makes them smaller. `sequences` are not in the header, and None
+    where they were not asked for.
     """
 
     counter: int
     cookie: int
     pages: int
+    sequences: Sequences | None = None
 
     @classmethod
-    def of(cls, header: DatabaseHeader | None) -> FileVersion | None:
+    def of(cls, header: DatabaseHeader | None, sequences: Sequences | None = None) -> FileVersion | None:
         """The version that a header tells of; None without one."""
         if header is None:
             return None
-        return cls(header.change_counter, header.schema_cookie, 0 if header.largest_root else header.page_count)
+        pages = 0 if header.largest_root else header.page_count
+        return cls(header.change_counter, header.schema_cookie, pages, sequences)
 
     @classmethod
     def parse(cls, text: str | int | None) -> FileVersion | None:
         """Read back what `str` wrote."""
-        return cls(*map(int, text.split())) if isinstance(text, str) else None
+        if not isinstance(text, str):
+            return None
+        counter, cookie, pages, *sequences = text.split(" ", 3)
+        known = Sequences(*json.loads(sequences[0])) if sequences else None
+        return cls(int(counter), int(cookie), int(pages), known)
 
     def __str__(self) -> str:
-        return " ".join(map(str, self))
+        numbers = f"{self.counter} {self.cookie} {self.pages}"
+        return numbers if self.sequences is None else f"{numbers} {json.dumps(self.sequences)}"
 
     def is_before(self, other: FileVersion | None) -> bool:
         """Whether this is of an earlier state than another. The numbers count modulo 2**32."""
         if other is None:
             return False
-        if any((mine - theirs) & 0xFFFFFFFF > 1 << 31 for mine, theirs in zip(self[:2], other[:2], strict=True)):
+        numbers = (self.counter, other.counter), (self.cookie, other.cookie)
+        if any((mine - theirs) & 0xFFFFFFFF > 1 << 31 for mine, theirs in numbers):
             return True
-        return self.cookie == other.cookie and 0 < self.pages < other.pages
+        if self.cookie == other.cookie and 0 < self.pages < other.pages:
+            return True
+        if self.sequences is None or other.sequences is None:
+            return False
+        return self.sequences.is_before(other.sequences)
 
 
 class Epochs(ABC):
@@ -113,10 +143,13 @@ class Epochs(ABC):
             return "database_replaced"
         return "database_restored" if version is not None and version.is_before(before) else None
 
-    def replace_database(self, database: str, version: FileVersion | None) -> None:
-        """The database may be another file, or an earlier state of the file: then cursors given so far are void."""
+    def replace_database(self, database: str, version: FileVersion | None, *, is_put_back: bool = False) -> None:
+        """The database may be another file, or an earlier state of the file: then cursors given so far are void.
+
+        `is_put_back` says that it is known to be one of the two, whatever the versions tell.
+        """
         known = self._get("database")
-        if known == database and not self.is_earlier(version):
+        if known == database and not is_put_back and not self.is_earlier(version):
             return
         with self.transaction():
             self._new_epoch("database_replaced" if known != database else "database_restored")
@@ -127,8 +160,12 @@ class Epochs(ABC):
         return version is not None and version.is_before(self._version)
 
     def note_version(self, version: FileVersion | None) -> None:
-        """What the database's header says now. It is written together with the next changes."""
-        self._version = version or self._version
+        """What the database says now. It is written together with the next changes."""
+        if version is None:
+            return
+        if version.sequences is None and self._version is not None:
+            version = version._replace(sequences=self._version.sequences)
+        self._version = version
 
     def _set_version(self) -> None:
         """Inside a transaction. Written seldom enough to cost nothing, often enough to notice a backup."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ Identity = tuple[int, int]
 
 WAL_VERSION = 2
 """What the header's read version says in WAL mode."""
+REST = 30.0
+"""Seconds without a write after which a database whose `-shm` was removed is read again, though no writer came."""
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION}
@@ -56,6 +58,10 @@ _REFUSED_FUNCTIONS = frozenset(
 
 class Busy(WalcastError):
     """The writer holds the database just now; try again in a moment. Never shown to an operator."""
+
+
+class BeingPutBack(DatabaseAway):
+    """Somebody removed the `-shm` under our open connection: the file is not to be looked at before it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,13 @@ class LegacyDatabase:
         self.path = path
         self.identity: Identity = (0, 0)
         self._connection: sqlite3.Connection | None = None
+        self.is_put_back = False
+        """Whether the file was given other content while it was open. Whoever has acted on it sets it to False."""
         self._shm: Identity | None = None
+        """What the open connection is attached to, in WAL mode, once a snapshot was taken."""
+        self._lost: Identity | None = None
+        """The one that was removed while we were attached to it, until what was put back is whole."""
+        self._seen_resting: tuple[tuple[int, int], float] = (0, 0), 0.0
         self._held: Held | None = None
         self._raw_header = b""
         self._header: DatabaseHeader | None = None
@@ -178,7 +190,14 @@ class LegacyDatabase:
         return self._connection is not None
 
     def open(self) -> None:
-        """Open, or open anew. Raises as `connect`."""
+        """Open, or open anew. Raises as `connect`, and BeingPutBack: then it is closed, and to be tried again."""
+        if self._has_lost_shm() and identity_of(self.path) == self.identity:
+            self._lost = self._shm
+            self._disconnect()  # at once, since our lock would keep a writer from going to WAL mode
+            self.before_open()
+        if self._lost is not None and identity_of(self.path) == self.identity:
+            self._require_whole()
+        self._lost, self._seen_resting = None, ((0, 0), 0.0)
         self.close()
         self.before_open()
         before = identity_of(self.path)
@@ -186,7 +205,7 @@ class LegacyDatabase:
         if identity_of(self.path) != before:  # replaced while we opened it: which one we got cannot be told
             connection.close()
             raise Busy(f"{self.path} was replaced while it was being opened")
-        self._connection, self.identity, self._shm = connection, before, self._shm_now()
+        self._connection, self.identity = connection, before
         with suppress(OSError):
             self._held = HELD.hold(self.path)
 
@@ -196,11 +215,52 @@ class LegacyDatabase:
             return status.st_dev, status.st_ino
         return None
 
+    def _has_lost_shm(self) -> bool:
+        """Whether the `-shm` that we are attached to has another name now, or none.
+
+        No program does that. In WAL mode an open connection holds a shared lock on the database for as long as it
+        lives, so that the last writer to close can neither remove the log nor leave that mode; it is done by hand, by
+        who puts a backup back. A reader of the removed one sees no commit any more.
+        """
+        return self._shm is not None and self._shm != self._shm_now()
+
+    def _require_whole(self) -> None:
+        """Raises BeingPutBack until somebody has opened what was put back: it may not even be copied yet.
+
+        To open it would make a new `-shm`, and what is copied under that one nobody can notice.
+        """
+        if (shm := self._shm_now()) is not None:
+            self.is_put_back = self.is_put_back and shm != self._lost  # moved away and back, and not removed
+            return
+        status, header, now = os.stat(self.path), self.header(), time.monotonic()
+        if header is not None and header.read_version != WAL_VERSION and header.page_count_valid:  # a rollback backup
+            is_whole = status.st_size >= header.page_count * header.page_size
+        else:
+            state = status.st_mtime_ns, status.st_size
+            if state != self._seen_resting[0]:
+                self._seen_resting = state, now
+            is_whole = now - self._seen_resting[1] >= REST
+        if not is_whole:
+            raise BeingPutBack(
+                f"the -shm of {self.path} was removed: it seems that a backup is being put back",
+                "it is read again as soon as the writer has opened it",
+            )
+
+    @property
+    def is_being_put_back(self) -> bool:
+        """Whether nobody in this process is to open it now: that would make a new `-shm`. From any thread."""
+        return self._lost is not None
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(DatabaseAway):
+                self.is_put_back |= self._has_lost_shm() and identity_of(self.path) == self.identity
+            self._connection.close()
+            self._connection = self._shm = None
+
     def close(self) -> None:
         """Close; safe to call twice."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._disconnect()
         if self._held is not None:
             HELD.release(self._held)
             self._held = None
@@ -218,11 +278,23 @@ class LegacyDatabase:
         return header is not None and header.read_version == WAL_VERSION
 
     def is_replaced(self) -> bool:
-        """Whether the path names another file than the one that is open. Raises DatabaseAway if it names none.
+        """Whether the path names another file than the one that is open, or its `-shm` does.
 
-        Or the `-shm` does: who puts a backup back removes it, and a reader of the removed one sees no commit any more.
+        Raises DatabaseAway if it names none.
         """
-        return identity_of(self.path) != self.identity or self._shm not in (None, self._shm_now())
+        return identity_of(self.path) != self.identity or self._has_lost_shm()
+
+    def sequences(self, tables: Iterable[str]) -> dict[str, int]:
+        """Of each of these tables that has AUTOINCREMENT the highest rowid it ever gave. Raises Busy, DatabaseAway."""
+        wanted = {table.lower() for table in tables}
+        try:
+            found = self.connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall()
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no such table: nothing here has AUTOINCREMENT
+                return {}
+            raise translated(error, self.path) from error
+        named = {str(name, "utf-8", "replace").lower(): seq for name, seq in found if isinstance(name, bytes)}
+        return {name: seq for name, seq in named.items() if name in wanted and isinstance(seq, int)}
 
     def data_version(self) -> int:
         """A number that moves when another connection has committed. Raises Busy, DatabaseAway."""
@@ -283,7 +355,8 @@ class LegacyDatabase:
             # Reading the schema cookie takes the snapshot; data_version asked after it belongs to that snapshot.
             schema = connection.execute("PRAGMA schema_version").fetchone()[0]
             data = connection.execute("PRAGMA data_version").fetchone()[0]
-            self._shm = self._shm or self._shm_now()  # a writer that changes to WAL makes it
+            if self._shm is None and self.is_wal():  # asked here, since only what we are attached to cannot go away
+                self._shm = self._shm_now()
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")

@@ -67,6 +67,8 @@ class Reads:
         self._free_at = 0.0
         self._mode: Literal["wal", "rollback"] = "rollback"
         self.is_closed = False
+        self.is_barred: Callable[[], bool] = lambda: False
+        """Whether the database must not be opened now."""
 
     def close(self) -> None:
         """Close for good; safe to call twice."""
@@ -177,6 +179,8 @@ class Reads:
             raise DatabaseAway(f"{self._path} was put back in place a moment ago", "it is opened anew at once")
         self._lost = None
         if self._connection is None or identity != self._identity:
+            if self.is_barred():
+                raise DatabaseAway(f"a backup of {self._path} is being put back", "it is read as soon as that is done")
             self._drop()
             self._connection, self._identity = connect(self._path, busy_timeout_ms=BUSY_MS, any_thread=True), identity
             self._hold("")

@@ -18,7 +18,7 @@ from typing import Literal
 from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit, WalcastError
 from storage.examine import CHUNK_ROWS
-from storage.legacy import Busy, LegacyDatabase
+from storage.legacy import BeingPutBack, Busy, LegacyDatabase
 from storage.wake import Waker
 
 log = logging.getLogger("walcast.capture")
@@ -339,7 +339,8 @@ class CaptureWorker:
         self._waited = self._waited or not self.capture.is_attached
         self._say("away" if self.capture.is_attached else "waiting", str(error))
         self._settled.set()
-        if _exists(self._legacy.path):  # the file that is open keeps its inode number from whatever takes its place
+        # The file that is open keeps its inode number from whatever takes its place, and shows what is put into it.
+        if _exists(self._legacy.path) and not isinstance(error, BeingPutBack):
             self._legacy.close()
         return self._retry()
 

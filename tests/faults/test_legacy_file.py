@@ -102,6 +102,35 @@ async def test_another_file_in_its_place_begins_an_epoch_and_gives_what_is_new(t
             assert (late.established["recovered"], late.established["reason"]) == (False, "epoch_changed")
 
 
+async def test_a_backup_put_back_under_it_in_wal_mode_begins_one_epoch(tmp_path: Path) -> None:
+    """The log removed, a pause, the backup copied over: told, and waited for until the writer is back."""
+    with attached(tmp_path) as (writer, server):
+        async with connected(server) as client:
+            write(writer, ["one"])
+            await client.saw("one")
+            writer.run("PRAGMA wal_checkpoint(TRUNCATE)")
+            backup = server.database.read_bytes()
+            write(writer, ["two"])
+            await client.saw("two")
+            old = client.cursor
+            writer.close()
+            for file in side_files(server.database)[1], server.database.with_name(server.database.name + "-shm"):
+                file.unlink()
+            await unready(server, "a backup is being put back")
+            server.database.write_bytes(backup)
+            await unready(server, "a backup is being put back")
+            writer.open("WAL")
+            write(writer, ["three"])
+            await client.saw("three")
+            await server.ready()
+            await has_all(writer, client, but=["two"])
+            assert server.metric('walcast_epochs_total{reason="database_restored"}') == 1
+            assert len(client.refetches) == 1
+        assert len(client.welcomes) == 1
+        async with subscriber(server, "anna", f"since={old}") as late:
+            assert (late.established["recovered"], late.established["reason"]) == (False, "epoch_changed")
+
+
 async def test_a_file_that_is_cut_off_is_told_and_waited_for(tmp_path: Path) -> None:
     """`truncate -s 0`: 503; sockets stay; a backup with everything in it, put there instead, gives what was missed."""
     with attached(tmp_path) as (writer, server):

@@ -283,8 +283,9 @@ def test_a_backup_put_back_in_place_is_what_both_read(stage: Stage, is_noticed: 
         with pytest.raises(DatabaseAway, match="put back in place"):
             stage.load()
     assert stage.legacy.is_replaced() == (stage.mode == "wal")
-    _attaches_anew(stage)
     stage.writer.open(stage.path)
+    stage.writer.sql("SELECT count(*) FROM messages")  # it is waited for
+    _attaches_anew(stage)
     for count in (3, 4):
         stage.writer.sql(INSERT)
         assert len(stage.load()) == count

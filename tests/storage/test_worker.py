@@ -16,7 +16,7 @@ from storage import worker as worker_module
 from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit
 from storage.hints import Hints, NoHints
-from storage.legacy import LegacyDatabase
+from storage.legacy import Busy, LegacyDatabase
 from storage.state import StateFile
 from storage.types import Event
 from storage.wake import Waker
@@ -205,7 +205,10 @@ def test_a_database_that_goes_away_is_waited_for(path: Path, writer: sqlite3.Con
 def test_a_state_file_that_cannot_be_written_is_tried_until_it_can(
     path: Path, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk stops nothing for good: no event is lost, none is pushed that is not in the log."""
+    """A full disk stops nothing for good: no event is lost, none is pushed that is not in the log.
+
+    Not even if the writer holds a lock at the moment when all has to be begun anew: that ended the thread.
+    """
     with running(Bench(path)) as bench:
         bench.until_phase("live")
         failing = threading.Event()
@@ -216,7 +219,12 @@ def test_a_state_file_that_cannot_be_written_is_tried_until_it_can(
                 raise sqlite3.OperationalError("database or disk is full")
             return record(outcomes)  # type: ignore[arg-type]
 
+        def reset(_: object) -> None:
+            if failing.is_set():
+                raise Busy("the database is locked")
+
         monkeypatch.setattr(bench.state, "record", recorded)
+        monkeypatch.setattr(bench.capture._hints, "reset", reset)
         failing.set()
         say(writer, "a")
         assert "disk is full" in bench.until_phase("state")
