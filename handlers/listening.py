@@ -11,11 +11,11 @@ from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import CannotListen
 from bridge.protocol import Close
+from handlers.context import CONTEXT
+from handlers.peer import Peer
 from handlers.websocket import CONNECTIONS
 
 BACKLOG = 1024
-KEEP_ALIVE = 75.0
-"""Seconds for which a connection without a request is kept after its last one."""
 STOPPING = 1.0
 """Seconds that answers under way have to end when the server stops."""
 
@@ -66,9 +66,8 @@ class Server:
 
     def __init__(self, app: web.Application) -> None:
         self._newcomers, self._connections = app[NEWCOMERS], app[CONNECTIONS]
-        self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=STOPPING, handle_signals=False, keepalive_timeout=KEEP_ALIVE
-        )
+        self._metrics = app[CONTEXT].bridge.metrics
+        self._runner = web.AppRunner(app, shutdown_timeout=STOPPING, handle_signals=False)
         self._listener: asyncio.Server | None = None
         self.port = 0
 
@@ -92,7 +91,7 @@ class Server:
 
     def _accept(self) -> RequestHandler:
         assert self._runner.server is not None
-        peer = self._runner.server()
+        peer = Peer(self._runner.server, self._metrics)
         self._newcomers.add(peer)
         return peer
 
