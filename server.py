@@ -23,7 +23,7 @@ from bridge.discover import mapping_for
 from bridge.protocol import Close
 from bridge.service import Bridge
 from bridge.settings import Settings, load_settings
-from handlers.again import Left, Load, Signals, database_of, default_state, require_startable, start_again
+from handlers.again import Left, Load, Signals, database_of, require_startable, start_again, state_of
 from handlers.app import make_app
 from handlers.context import VERSION, Context
 from handlers.limits import fitted
@@ -49,7 +49,7 @@ async def serve(settings: Settings, left: Left, *, announce: Callable[[str], Non
     """
     database = database_of(settings)
     mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
-    state, settings = settings.state or default_state(database), fitted(settings)
+    state, settings = state_of(settings), fitted(settings)
     bridge = Bridge(settings, database, state, mapping)
     server = Server(make_app(Context(settings, bridge, SAMPLES)))
     signals = Signals(hangup=left.may_hang_up)
@@ -250,8 +250,8 @@ def check_command(config: Path | None, dead_letters: bool, **options: object) ->
     settings = settings_from(config, options)
     if settings.db is None:
         fail(ConfigurationError("no database given", "say --db FILE"))
-    state = settings.state or default_state(settings.db)
     try:
+        state = state_of(settings)
         if dead_letters:
             show(report.letters(survey.dead_letters(state)))
             return

@@ -31,6 +31,13 @@ UNDELIVERED = 8
 """Portions that may be on their way from the capture thread to the loop."""
 
 
+def require_state(path: Path) -> None:
+    """Try to open a state file that is not ours yet, or to make it. Raises StateUnusable."""
+    state = StateFile(path, keep_events=1, keep_seconds=0)
+    state.open()
+    state.close()
+
+
 class Bridge:
     """`start`, then everything runs by itself; `stop` ends it. Both belong to the loop that owns the hub."""
 

@@ -14,11 +14,14 @@ from typing import NoReturn
 
 from bridge.discover import mapping_for, require_fit
 from bridge.errors import CannotListen, ConfigurationError
+from bridge.service import require_state
 from bridge.settings import Settings
 
 Load = Callable[[], Settings]
 """Reads the settings anew. Raises ConfigurationError."""
 
+_UNPACK = "PYINSTALLER_RESET_ENVIRONMENT"
+"""Tells the one-file build to unpack itself anew."""
 _LEFT = "_WALCAST_LEFT"
 """What the run before leaves in the environment: descriptor, host and port of its listening socket."""
 
@@ -64,12 +67,16 @@ class Signals:
 
 
 def default_state(database: Path) -> Path:
-    """Beside the database if that folder is writable, else in the user's state folder."""
+    """Beside the database if that folder is writable, else in the user's state folder. Raises ConfigurationError."""
     beside = database.with_name(database.name + ".walcast")
     if os.access(database.absolute().parent, os.W_OK):
         return beside
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "walcast"
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"the folder {home} for the state file cannot be made ({error.strerror})"
+        raise ConfigurationError(reason, "give --state FILE in a writable folder") from error
     unique = blake2b(str(database.absolute()).encode(), digest_size=6).hexdigest()
     return home / f"{database.name}-{unique}.walcast"
 
@@ -81,6 +88,11 @@ def database_of(settings: Settings) -> Path:
     return settings.db
 
 
+def state_of(settings: Settings) -> Path:
+    """The state file that is meant. Raises ConfigurationError."""
+    return settings.state or default_state(database_of(settings))
+
+
 def require_startable(load: Load, present: Settings) -> None:
     """Whatever would end the new run at its start ends it here, while the old one goes on. Raises WalcastError."""
     settings = load()
@@ -88,6 +100,8 @@ def require_startable(load: Load, present: Settings) -> None:
     require_fit(database, mapping_for(database, settings.map, wait=settings.wait), wait=settings.wait)
     if settings.port and (settings.host, settings.port) != (present.host, present.port):
         require_free(settings.host, settings.port)
+    if (state := state_of(settings)).resolve() != state_of(present).resolve():
+        require_state(state)  # last, since what is not there is made
 
 
 def require_free(host: str, port: int) -> None:
@@ -98,12 +112,31 @@ def require_free(host: str, port: int) -> None:
         raise CannotListen(f"cannot listen on {host}:{port} ({error})", "choose another --port or --host") from error
 
 
+def _program() -> tuple[int, int, int]:
+    """Which file our program is: device, inode, and when it was written. Zeros if it is gone."""
+    try:
+        status = os.stat(sys.executable)
+    except OSError:
+        return 0, 0, 0
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+_STARTED_FROM = _program()
+
+
 def start_again(listener: int, host: str, port: int) -> NoReturn:
-    """Become the new run. Does not return; raises OSError if our own program is gone."""
+    """Become the new run. Does not return; raises OSError if our own program is gone.
+
+    The one-file build consists of a process that unpacks it, waits, passes signals on and tidies up, and of one that
+    does the work: us. We go on with what was unpacked, unless the file has been exchanged. Then the new one unpacks
+    itself in our process and works in one more, and what the old one unpacked stays until the end.
+    """
     if listener >= 0:
         os.set_inheritable(listener, True)
     os.environ[_LEFT] = f"{listener} {host} {port}"
-    os.environ["PYINSTALLER_RESET_ENVIRONMENT"] = "1"  # the one-file build unpacks itself anew
+    os.environ.pop(_UNPACK, None)
+    if _program() != _STARTED_FROM:
+        os.environ[_UNPACK] = "1"
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a second one must not end us before we listen to it again
     sys.stdout.flush()
     sys.stderr.flush()

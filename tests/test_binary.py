@@ -4,10 +4,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +20,7 @@ import aiohttp
 import base58
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 REPO = Path(__file__).parent.parent
 WALLET = base58.b58encode(bytes(range(32))).decode()
@@ -105,10 +107,10 @@ class Program:
 
 
 @asynccontextmanager
-async def running(binary: Path, folder: Path, *args: str) -> AsyncIterator[Program]:
-    """Starts the program in ``folder`` with nothing in its environment; none of it outlives the test."""
+async def running(binary: Path, folder: Path, *args: str, **environment: str) -> AsyncIterator[Program]:
+    """Starts the program in ``folder`` with nothing else in its environment; none of it outlives the test."""
     process = await asyncio.create_subprocess_exec(
-        binary, *args, cwd=folder, env={}, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        binary, *args, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, start_new_session=True
     )
     try:
         yield Program(process)
@@ -119,9 +121,9 @@ async def running(binary: Path, folder: Path, *args: str) -> AsyncIterator[Progr
 
 
 @asynccontextmanager
-async def subscriber(url: str, wallet: str) -> AsyncIterator[ClientConnection]:
+async def subscriber(url: str, wallet: str, query: str = "") -> AsyncIterator[ClientConnection]:
     """A WebSocket client that has been told that its connection is established."""
-    address = f"{url.replace('http', 'ws', 1)}/api/ws?publicKey={wallet}"
+    address = f"{url.replace('http', 'ws', 1)}/api/ws?publicKey={wallet}&{query}"
     async with connect(address, proxy=None) as socket:
         greeting = await next_frame(socket)
         assert (greeting["type"], greeting["wallet_address"]) == ("connection_established", wallet)
@@ -195,3 +197,62 @@ async def test_serve_pushes_what_another_program_writes(binary: Path, tmp_path: 
             family = program.family()
             assert await program.terminate() == 0
             assert not family & processes().keys()
+
+
+def hang_up_the_one_that_was_started(program: Program, _: Path) -> None:
+    """As a supervisor does: it knows the process that unpacked the program, which passes the signal on."""
+    program.process.send_signal(signal.SIGHUP)
+
+
+def hang_up_both(program: Program, _: Path) -> None:
+    """The one that works hears it twice."""
+    os.killpg(program.process.pid, signal.SIGHUP)
+
+
+def exchange_and_hang_up(program: Program, binary: Path) -> None:
+    """Another version takes the program's place, as an update does."""
+    shutil.copy(binary, binary.with_name("new"))
+    binary.with_name("new").replace(binary)
+    program.process.send_signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("hang_up", [hang_up_the_one_that_was_started, hang_up_both, exchange_and_hang_up])
+async def test_a_hangup_starts_it_again_where_it_is(
+    binary: Path, tmp_path: Path, hang_up: Callable[[Program, Path], None]
+) -> None:
+    """The same address; 4200, then resumed without a loss. The same processes and no second unpacking, if the program
+    is the same; and nothing is left of any of it in the end."""
+    program_file, unpacked = tmp_path / "walcast", tmp_path / "tmp"
+    shutil.copy(binary, program_file)
+    unpacked.mkdir()
+    (tmp_path / "legacy.toml").write_text(MAPPING)
+    options = ("serve", "--db", "legacy.db", "--map", "legacy.toml", *PORT)
+    with closing(sqlite3.connect(tmp_path / "legacy.db", isolation_level=None)) as legacy:
+        legacy.executescript(SCHEMA)
+        legacy.execute("INSERT INTO conversations VALUES ('c1', ?)", [WALLET])
+        async with running(program_file, tmp_path, *options, TMPDIR=str(unpacked)) as program:
+            url = await program.says(r"^walcast listening on (http://\S+)$")
+            family = program.family()
+            for run in range(2):
+                async with subscriber(url, WALLET, "resume=1") as socket:
+                    legacy.execute(f"INSERT INTO messages VALUES ('seen{run}', 'c1', 'agent', 'hello')")
+                    cursor = (await next_frame(socket))["cursor"]
+                    program.printed.clear()
+                    hang_up(program, program_file)
+                    with pytest.raises(ConnectionClosed) as closed:
+                        await next_frame(socket)
+                    assert closed.value.rcvd is not None
+                    assert closed.value.rcvd.code == 4200
+                legacy.execute(f"INSERT INTO messages VALUES ('missed{run}', 'c1', 'agent', 'hello')")
+                assert await program.says(r"^walcast listening on (http://\S+)$") == url
+                async with subscriber(url, WALLET, f"since={cursor}") as socket:
+                    assert (await next_frame(socket))["message"]["id"] == f"missed{run}"
+            if hang_up is exchange_and_hang_up:
+                assert family <= program.family()
+            else:
+                assert family == program.family()
+                assert len(list(unpacked.iterdir())) == 1
+            family = program.family()
+            assert await program.terminate() == 0
+            assert not family & processes().keys()
+            assert not list(unpacked.iterdir())

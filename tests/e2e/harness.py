@@ -70,11 +70,15 @@ class Walcast:
     def __init__(
         self, database: Path, *options: object, state: Path | None = None, prefix: Sequence[str] = ()
     ) -> None:
-        """`prefix` is a program that runs another one in its own place, as `prlimit` and `env` do."""
+        """`prefix` is a program that runs another one in its own place, as `prlimit` and `env` do.
+
+        Without `state` it finds its own, beside the database.
+        """
         self.database = database
         self.state = state or database.with_name(database.name + ".walcast")
         self.log = self.state.with_name(self.state.name + ".log")
-        self._command = [*prefix, *command("--db", database, "--state", self.state, "--port", 0, *options)]
+        given = () if state is None else ("--state", state)
+        self._command = [*prefix, *command("--db", database, *given, "--port", 0, *options)]
         self._process: subprocess.Popen[bytes] | None = None
         self._printed = b""
         self.port: int | None = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from storage.state import StateFile
 from tests.e2e.clients import Resuming, aiohttp_link, subject_of, subscriber, websockets_link
 from tests.e2e.harness import REPO, SOON, Walcast, eventually
 from tests.e2e.legacy_process import Legacy, legacy, storm
@@ -104,6 +107,78 @@ async def test_a_mistake_is_logged_and_the_old_configuration_goes_on(
             server.signal(signal.SIGHUP)
             assert await client.closed() == 4200
         await again(server, 2)
+
+
+def _nowhere(_: Path) -> None:
+    """There is no such folder."""
+
+
+def _locked(path: Path) -> Callable[[], None]:
+    other = StateFile(path, keep_events=1, keep_seconds=1)
+    other.open()
+    return other.close
+
+
+def _of_a_later_version(path: Path) -> None:
+    _locked(path)()
+    with closing(sqlite3.connect(path)) as state:
+        state.execute("PRAGMA user_version = 99")
+
+
+def _something_else(path: Path) -> None:
+    path.write_text("this is a letter to my mother, and no state file")
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "reason"),
+    [
+        (_nowhere, "nowhere/state", "cannot be written"),
+        (_locked, "state", "belongs to another running walcast"),
+        (_of_a_later_version, "state", "has format 99"),
+        (_something_else, "state", "is not a walcast state file"),
+    ],
+)
+async def test_a_state_file_that_cannot_be_used_is_a_mistake(
+    tmp_path: Path, make: Callable[[Path], Callable[[], None] | None], name: str, reason: str
+) -> None:
+    """It is opened before the old one is given up, and nothing is written to what is not ours."""
+    state = tmp_path / name
+    let_go = await asyncio.to_thread(make, state) or (lambda: None)
+    before = state.read_bytes() if state.exists() else None
+    try:
+        with configured(tmp_path) as (writer, server):
+            await server.ready()
+            async with subscriber(server, "anna") as client:
+                (tmp_path / "config.toml").write_text(f'owner_format = "any"\nstate = "{state}"\n')
+                server.signal(signal.SIGHUP)
+                await eventually(lambda: "the old configuration stays" in server.said, "it is logged")
+                assert reason in server.said
+                writer.commit(message("still", "anna"))
+                assert subject_of(await client.next()) == "still"
+                assert server.get("/readyz").status == 200
+            assert (state.read_bytes() if state.exists() else None) == before
+            assert begun(server) == 1
+    finally:
+        await asyncio.to_thread(let_go)
+
+
+async def test_another_state_file_is_moved_to_and_another_name_of_the_same_is_none(tmp_path: Path) -> None:
+    """A new one is a new epoch; its own lock does not keep it from its own file."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    with configured(tmp_path) as (_, server):
+        await server.ready()
+        epochs = [epoch_of(server)]
+        for run, name in enumerate(("link/legacy.db.walcast", "another"), 2):
+            (tmp_path / "config.toml").write_text(f'owner_format = "any"\nstate = "{tmp_path / name}"\n')
+            server.signal(signal.SIGHUP)
+            await again(server, run)
+            epochs.append(epoch_of(server))
+        assert epochs[0] == epochs[1] != epochs[2]
+
+
+def epoch_of(server: Walcast) -> str:
+    """The epoch that a cursor of now has."""
+    return str(server.get("/api/websocket-info").json["cursor"]).partition(":")[0]
 
 
 async def test_an_address_that_is_taken_is_a_mistake_and_a_free_one_is_moved_to(tmp_path: Path) -> None:
