@@ -1,10 +1,10 @@
-"""What a delivered message costs the server: many subscribers of one owner."""
+"""What a delivered message costs the server: many subscribers of one owner, and one that does not read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bench import data
+from bench import data, stalled
 from bench.lab import Clients, Lab, Writer
 from bench.peer import Peer, peer, real, whole
 from bench.served import Served
@@ -29,6 +29,7 @@ def run(lab: Lab) -> Report:
     database = lab.database(100)
     for size in lab.scale.crowds:
         data.add_conversation(database, f"crowd-{size}", f"owner-{size}")
+    stalled.prepare(database, lab.scale.crowds[-1])
     costs = {size: Cost() for size in lab.scale.crowds}
     largest = lab.scale.crowds[-1]
     floor: list[float] = []
@@ -46,9 +47,11 @@ def run(lab: Lab) -> Report:
                 _measure(lab, bridge, writer, clients, size, costs[size])
             floor.append(_floor(loop, plain, largest, 1, lab.scale.singles))
             joined.append(_floor(loop, plain, largest, BURST, lab.scale.bursts))
+        beside = stalled.figures(lab, bridge, writer, clients, largest)
         mode = bridge.mode()
-    figures = [*_figures(costs), *_against(costs[largest], largest, floor, joined)]
-    return Report("Fan-out: server CPU per delivered message of 290 bytes", tuple(figures), (f"capture mode {mode}",))
+    figures = [*_figures(costs), *_against(costs[largest], largest, floor, joined), *beside]
+    title = "Fan-out: server CPU per delivered message of 290 bytes, and the delay beside a client that stalls"
+    return Report(title, tuple(figures), (f"capture mode {mode}",))
 
 
 def _measure(lab: Lab, bridge: Served, writer: Writer, clients: Clients, size: int, cost: Cost) -> None:

@@ -102,8 +102,13 @@ def real(message: Message, name: str) -> float:
     return float(str(message[name]))
 
 
-def stamps(message: Message) -> dict[int, int]:
-    """Nanoseconds of time.monotonic_ns() by mark."""
+def stamp_list(message: Message) -> list[tuple[int, int]]:
+    """(mark, nanoseconds of time.monotonic_ns()): one of each mark and client."""
     found = message["stamps"]
     assert isinstance(found, list)
-    return {int(mark): int(when) for mark, when in found}
+    return [(int(mark), int(when)) for mark, when in found]
+
+
+def stamps(message: Message) -> dict[int, int]:
+    """Nanoseconds of time.monotonic_ns() by mark."""
+    return dict(stamp_list(message))
