@@ -26,7 +26,7 @@ Identity = tuple[int, int]
 
 WAL_VERSION = 2
 """What the header's read version says in WAL mode."""
-REST = 30.0
+REST = 10.0
 """Seconds without a write after which a database whose `-shm` was removed is read again, though no writer came."""
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _ALLOWED_ACTIONS = frozenset(

@@ -42,6 +42,9 @@ FLAT_OUT_WAIT, FLAT_OUT_SHARE = 0.003, 0.2
 """Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
 FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1)
 """Seconds between looks in rollback mode then, ever longer: a commit that meets one waits for a millisecond or more."""
+IMPATIENT, LONG_COMMIT = 3, 0.2
+"""Waits of that kind in vain after which it is one long transaction, and seconds before the next of them: they take
+processor time."""
 FLAT_OUT_UNCAUGHT = 6
 """Looks in a row after which no journals are caught any more: what is appended and what changed lately is seen by each
 look, and the rest by a pass."""
@@ -230,7 +233,7 @@ class CaptureWorker:
             self._waker.rewatch()
             self._waker.has_moved = True
             self.capture.resume()
-        if looks == FLAT_OUT_UNCAUGHT and not self.status.wal:
+        if looks >= FLAT_OUT_UNCAUGHT and not self.status.wal:
             self.capture.pause()
         self._flat_out = looks
 
@@ -331,6 +334,8 @@ class CaptureWorker:
                 return self._give_up(DatabaseUnusable(str(error), hint))
         self._tries += 1
         self._note_kept_out()
+        if self._legacy.patience and self._tries > IMPATIENT:
+            self._legacy.patience, self._kept_out_since = 0.0, now + LONG_COMMIT
         return BUSY[min(self._tries, len(BUSY)) - 1]
 
     def _away(self, error: WalcastError) -> float:
