@@ -40,7 +40,7 @@ FLAT_OUT_RATE, FLAT_OUT_ROLLBACK_RATE = 1000, 200
 more room and its events come in batches, since each of our looks and each file event slows it down a little."""
 FLAT_OUT_WAIT, FLAT_OUT_SHARE = 0.003, 0.2
 """Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
-FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1)
+FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1, 0.2)
 """Seconds between looks in rollback mode then, ever longer: a commit that meets one waits for a millisecond or more."""
 IMPATIENT, LONG_COMMIT = 3, 0.2
 """Waits of that kind in vain after which it is one long transaction, and seconds before the next of them: they take
@@ -50,7 +50,9 @@ FLAT_OUT_UNCAUGHT = 6
 look, and the rest by a pass."""
 PATIENCE_FOR_COMMIT, KEPT_OUT = 0.005, 0.02
 """Seconds for which a look then waits for the end of a commit; likewise one that was kept out for so long before."""
-LONGEST_PAUSE = 0.1
+FLAT_OUT_PASS = 5
+"""Times such a pause between the steps of a pass then: nothing is known to be waiting for it."""
+LONGEST_PAUSE = 0.2
 AFTER_NEWS = 4
 """Where in EARLY to begin after a look that found something."""
 ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
@@ -271,7 +273,8 @@ class CaptureWorker:
         is_long = any(started - begun > FREE_PASS for begun in passing)
         pause = took * (1 / self._pace.share - 1) if is_long and self.capture.is_passing else 0.0
         if self._flat_out:
-            pause = max(pause, self._pause())
+            is_rare = self.capture.is_passing and not self.status.wal
+            pause = max(pause, self._pause() * (FLAT_OUT_PASS if is_rare else 1))
         elif not self.status.wal:
             is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
             pause = max(pause, self.capture.held * (ROLLBACK_PAUSE if is_busy else ROLLBACK_IDLE_PAUSE))
