@@ -32,8 +32,9 @@ QUIET = ("live", "waiting", "baseline", "catching_up", "stopped")
 EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
 ROLLBACK_CHUNK_ROWS = 100
-ROLLBACK_PAUSE = 9
-"""In rollback mode our lock is held for at most one part in ten of the time, however much is committed."""
+ROLLBACK_PAUSE, ROLLBACK_PASS_PAUSE = 9, 30
+"""In rollback mode our lock is held for at most one part in ten of the time, however much is committed, and by a pass,
+which nobody waits for, for one in thirty."""
 FLAT_OUT = 4
 FLAT_OUT_RATE, FLAT_OUT_ROLLBACK_RATE = 1000, 200
 """More commits than this in one look, and at such a rate (1/s): then the writer counts as one that never rests. It gets
@@ -277,7 +278,8 @@ class CaptureWorker:
             pause = max(pause, self._pause() * (FLAT_OUT_PASS if is_rare else 1))
         elif not self.status.wal:
             is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
-            pause = max(pause, self.capture.held * (ROLLBACK_PAUSE if is_busy else ROLLBACK_IDLE_PAUSE))
+            factor = ROLLBACK_PASS_PAUSE if self.capture.is_passing else ROLLBACK_PAUSE
+            pause = max(pause, self.capture.held * (factor if is_busy else ROLLBACK_IDLE_PAUSE))
         self._next_step = time.monotonic() + pause
 
     def _delay(self) -> float:
