@@ -81,7 +81,7 @@ def run(settings: Settings, announce: Callable[[str], None], load: Load | None =
     """
     left = Left()
     # The capture thread and the loop share one interpreter lock: by default a busy one keeps the other out for 5 ms.
-    sys.setswitchinterval(0.0002)
+    sys.setswitchinterval(0.0005)
     try:
         with asyncio.Runner(loop_factory=fastest_loop) as runner:
             listener = runner.run(serve(settings, left, announce=announce, load=load))
