@@ -14,10 +14,11 @@ from itertools import groupby
 
 from storage.elements import call_of, counting, reader_for
 from storage.errors import MappingMisfit
-from storage.loadsql import Bindable, Place, Source, is_row_error, place_of_record
+from storage.loadsql import Bindable, Place, Source, place_of_record
 from storage.names import quoted
 from storage.reader import SectionReader, source_of
 from storage.types import Row, Section, digest_of
+from storage.whereabouts import is_row_error
 
 CONVERSATIONS = -1
 """The number of a section that tells conversations, and is not watched."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from storage.elements import reader_for
 from storage.names import quoted
 from storage.types import Row, Section, Value, digest_of
+from storage.whereabouts import is_row_error
 
 Bindable = int | float | str | bytes | None
 Place = tuple[Bindable, ...]
@@ -163,11 +164,6 @@ class Source:
                 raise
             return None
         return None if found is None else Row(0, digest_of(found), found)
-
-
-def is_row_error(error: sqlite3.OperationalError) -> bool:
-    """Whether an expression failed over one row, such as "malformed JSON"; that it compiles has been seen."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG)
 
 
 def place_of_record(record: Sequence[Bindable]) -> Place:
