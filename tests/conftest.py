@@ -53,6 +53,17 @@ def blockbuster() -> Iterator[BlockBuster]:
         yield guard
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs_take_hangups() -> Iterator[None]:
+    """A suite that is started to outlive its terminal ignores SIGHUP, and whatever it starts would inherit that."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda *_: None)  # ignores it as well, but a handler is not inherited
+    yield
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def _threads() -> dict[Hashable, str]:
     """Threads that keep the interpreter from ending, and those of ours whether they do or not."""
     frames = sys._current_frames()
