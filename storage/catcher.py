@@ -1,8 +1,8 @@
 """Catches rollback journals: a writer deletes its journal at the end of a commit, but not from under who has it open.
 
 A thread that does nothing else opens each journal the moment it is created. No lock of SQLite's is on a journal, so
-opening and closing it harms nobody. A journal that is emptied in place (`journal_mode=TRUNCATE`) cannot be caught: what
-is read of it before its end does not prove that nothing was added after.
+opening and closing it harms nobody. For a journal that stays from commit to commit, writes to it and to the database
+are watched as well, and it is copied before its end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.staying import Copied, StayingJournal
+
 if sys.platform == "linux":
     from inotify_simple import INotify, flags, parse_events
 else:
@@ -24,14 +26,14 @@ else:
 MAX_BYTES = 64 << 20
 PENDING = 512
 EVENTS_BYTES = 1 << 16
-MAGIC = 8
+HEAD = 28
 """Bytes at the head of a journal that are zero when its transaction has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caught:
     """Journals whose transaction has ended: deleted ones, and the one that stays with its head wiped
-    (`journal_mode=PERSIST`).
+    (`journal_mode=PERSIST`). And of those that stay, the copies that were made just before their end.
 
     `missed` journals were created and not caught. The journal of a transaction that was rolled back looks like that
     of a commit, so if even one was missed, those that were caught prove nothing.
@@ -40,13 +42,15 @@ class Caught:
     missed: int
     ended: list[bytes]
     wiped: bytes | None
+    copied: list[Copied]
 
 
 class JournalCatcher:
     """`start`, then `take` what was caught; `stop` ends the thread."""
 
     def __init__(self, path: Path) -> None:
-        self._journal = Path(f"{path.absolute()}-journal")
+        self._path = path.absolute()
+        self._journal = Path(f"{self._path}-journal")
         self._caught: deque[int] = deque()
         self._lock = threading.Lock()
         self._pipe: tuple[int, ...] = os.pipe()
@@ -57,11 +61,22 @@ class JournalCatcher:
         self._spent: list[int] = []
         self._last: tuple[int, int] | None = None
         """The journal caught last. While that is open, no other file can have its inode number."""
+        self._database: int | None = None
+        self._staying: StayingJournal | None = None
+        self._watches: tuple[int, ...] = ()
+        """Of the staying journal, and of the database."""
 
     @property
     def is_running(self) -> bool:
         """Whether journals are being caught."""
         return self._watch is not None
+
+    def follow(self, database: int | None) -> None:
+        """The descriptor of the database, to read its change counter from; it stays open until the next call."""
+        with self._lock:
+            self._leave()
+            self._database = database
+            self._stay()
 
     def start(self) -> bool:
         """Start catching, or go on after a pause; whether this system can."""
@@ -78,6 +93,7 @@ class JournalCatcher:
                 if (descriptor := self._open()) is not None:
                     self._caught.append(descriptor)
                     self._last = _identity(descriptor)
+                    self._stay()
         except OSError:
             return False
         if self._thread.ident is None:
@@ -91,6 +107,7 @@ class JournalCatcher:
                 with suppress(OSError):  # the folder is gone
                     self._inotify.rm_watch(self._watch)
                 self._watch = None
+                self._leave()
                 self._spent += self._caught
                 self._caught.clear()
                 self._last = None
@@ -103,6 +120,10 @@ class JournalCatcher:
             self._catch()  # whatever has ended has been announced: count it before judging
             descriptors, self._caught = list(self._caught), deque()
             missed, self._created, self._opened = self._created - self._opened, 0, 0
+            copied: list[Copied] = []
+            if (staying := self._staying) is not None:
+                missed, copied = missed + staying.missed, staying.copies
+                staying.missed, staying.copies = 0, []
         ended: list[bytes] = []
         stays: list[int] = []
         for descriptor in descriptors:
@@ -111,16 +132,37 @@ class JournalCatcher:
             else:
                 ended.append(_content(descriptor))
                 self._spent.append(descriptor)
-        wiped = self._look_at(stays[-1]) if stays else None
+        wiped = _content(stays[-1]) if stays and not copied and _has_ended(stays[-1]) else None
         with self._lock:
             self._caught.extendleft(reversed(stays))
             self._last = _identity(self._caught[-1]) if self._caught else None
-        return Caught(missed, ended, wiped)
+            if self._staying is not None and self._staying.journal not in stays:
+                self._leave()
+            self._stay()
+        return Caught(missed, ended, wiped or None, copied)
 
-    @staticmethod
-    def _look_at(descriptor: int) -> bytes | None:
-        """A journal that is still there: in use, or one that stays from commit to commit."""
-        return None if any(os.pread(descriptor, MAGIC, 0)) else _content(descriptor) or None
+    # -- a journal that stays
+
+    def _stay(self) -> None:
+        """If the journal is there while nothing is committed, watch the writes to it and to the database."""
+        is_watching = self._inotify is not None and self._watch is not None and self._staying is None
+        if not is_watching or self._database is None or not self._caught:
+            return
+        assert self._inotify is not None
+        with suppress(OSError):
+            if _has_ended(self._caught[-1]):
+                self._watches = tuple(
+                    self._inotify.add_watch(path, flags.MODIFY) for path in (self._journal, self._path)
+                )
+                self._staying = StayingJournal(self._database, self._caught[-1])
+
+    def _leave(self) -> None:
+        """The journal is gone, or nobody is to be told of it any more."""
+        watches, self._watches, self._staying = self._watches, (), None
+        for watch in watches:
+            with suppress(OSError):  # its file is gone, and the watch with it
+                if self._inotify is not None:
+                    self._inotify.rm_watch(watch)
 
     def release(self) -> None:
         """Close what was taken. The file goes with its last descriptor, and that takes longer than reading it."""
@@ -168,7 +210,7 @@ class JournalCatcher:
             if self._inotify is not None:
                 self._count_created()  # what is left of before the pause
             return
-        descriptor = self._open()
+        descriptor = self._open() if self._staying is None else None
         if not self._count_created():
             if descriptor is not None:
                 os.close(descriptor)
@@ -193,7 +235,19 @@ class JournalCatcher:
             return 0
         created = len([1 for event in events if event.name == self._journal.name and event.mask & flags.CREATE])
         self._created += created + sum(PENDING for event in events if event.mask & flags.Q_OVERFLOW)
+        if self._staying is not None:
+            self._copy(self._staying, [event.wd for event in events if event.mask & flags.MODIFY])
         return created
+
+    def _copy(self, staying: StayingJournal, written: list[int]) -> None:
+        of_journal, of_database = self._watches
+        for watch in written:
+            if watch == of_journal:
+                staying.journal_written()
+            elif watch == of_database:
+                staying.database_written()
+        with suppress(OSError):
+            staying.look()
 
     def _keep(self, descriptor: int) -> bool:
         """Keep a journal that was just created; whether it is not the one that was caught last."""
@@ -205,6 +259,7 @@ class JournalCatcher:
         self._opened += 1
         self._caught.append(descriptor)
         if len(self._caught) > PENDING:
+            self._leave()
             os.close(self._caught.popleft())
             self._opened -= 1
         return True
@@ -213,6 +268,11 @@ class JournalCatcher:
 def _identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
+
+
+def _has_ended(journal: int) -> bool:
+    """Whether a journal is empty or wiped: its transaction has ended, if there was any."""
+    return not any(os.pread(journal, HEAD, 0))
 
 
 def _content(descriptor: int) -> bytes:

@@ -18,7 +18,7 @@ from storage.walhints import WalHints
 log = logging.getLogger("walcast.capture")
 
 SCANNING = 8
-"""Gaps in a row after which it is honest to say that tables are being scanned (as with `journal_mode=TRUNCATE`)."""
+"""Gaps in a row after which it is honest to say that tables are being scanned."""
 SNAPSHOT_TRIES = 8
 """Snapshots taken anew because something was committed in the same instant, before a gap is declared."""
 
@@ -129,6 +129,8 @@ class PageHints:
     def reset(self, legacy: LegacyDatabase) -> None:
         """Begin here."""
         self._is_wal = legacy.journal_mode() == "wal"
+        if self._is_wal:
+            self._journal.pause()
         (self._wal if self._is_wal else self._journal).reset()
 
     def before(self, legacy: LegacyDatabase) -> None:
@@ -173,7 +175,8 @@ class PageHints:
 
     def resume(self) -> None:
         """Catch journals again, if there are any to come."""
-        self._journal.resume()
+        if not self._is_wal:
+            self._journal.resume()
 
     def _note_gap(self, reason: str) -> None:
         self._moved = 0

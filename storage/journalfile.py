@@ -89,6 +89,18 @@ def parse_wiped_journal(data: bytes, page_size: int, sector_size: int) -> Journa
     return Journal(header.initial_pages, page_size, sector_size, tuple(records), complete=False, verified=False)
 
 
+HEADER_BYTES = _HEADER.size
+
+
+def segment_length(head: bytes) -> int | None:
+    """Bytes of the segment that begins with `head`, padded to the next; None if its header is unfinished, says "up to
+    the end of the file", or is no header."""
+    header = _header(head, 0)
+    if header is None or not header.count or header.count == _TO_THE_END:
+        return None
+    return _round_up(header.sector_size + header.count * (header.page_size + 8), header.sector_size)
+
+
 def _segments(data: bytes, at: int, first: _Header) -> tuple[list[Record], bool]:
     """The records from the segment whose header is at `at` to the last, and whether they are complete."""
     records: list[Record] = []

@@ -24,6 +24,7 @@ from storage.held import HELD, Held
 from storage.journalfile import Journal, parse_journal, parse_wiped_journal
 from storage.pages import MAX_BYTES, Gap, Memory, places_of
 from storage.reader import SectionReader
+from storage.staying import COUNTERS
 
 MAX_COMMITS = 4096
 SECTOR_SIZES = (512, 4096)
@@ -62,11 +63,12 @@ class JournalHints:
         """Begin here. The SQLite connection is open."""
         self._memory.clear()
         self._is_paused = False
-        self._catcher.start()
         with suppress(OSError):  # while the file is away, what is open stays open
             old, self._database = self._database, HELD.hold(self._path)
+            self._catcher.follow(self._database.descriptor)
             if old is not None:
                 HELD.release(old)
+        self._catcher.start()
         self._position, self._lost = self._header(), None
 
     def close(self) -> None:
@@ -140,6 +142,10 @@ class JournalHints:
             journal = parse_journal(content)
             if journal is not None and journal.complete:
                 self._file(journal, content)
+        for copied in caught.copied:
+            journal = parse_journal(copied.content)
+            if journal is not None and journal.complete:
+                self._file(journal, copied.content, copied.change_counter)
         if caught.wiped is not None:
             for sector_size in SECTOR_SIZES:
                 journal = parse_wiped_journal(caught.wiped, now.page_size, sector_size)
@@ -147,11 +153,14 @@ class JournalHints:
                     self._file(journal, caught.wiped)
         return "journal_missed" if caught.missed > 0 else None
 
-    def _file(self, journal: Journal, content: bytes) -> None:
+    def _file(self, journal: Journal, content: bytes, counter: int | None = None) -> None:
+        """`counter` is that of the commit, where it is known from elsewhere: a journal of another is not whole yet."""
         images = {number: content[at : at + journal.page_size] for number, at in journal.records}
         header = parse_header(images[1]) if 1 in images else None
         if header is None:
             return  # every commit saves page 1: this one did not come to its end
+        if counter is not None and (header.change_counter + 1) % COUNTERS != counter:
+            return
         links = {number: _children(image, number, header.usable_size) for number, image in images.items()}
         known = self._saved.get(header.change_counter)
         if known is not None:  # a transaction that was rolled back saved the same counter, and the same images
