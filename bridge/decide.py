@@ -120,10 +120,13 @@ def render(section: Section, row: Row, owners: tuple[str, ...], *, is_new: bool 
     return Draft(kind, conversation or "", subject, encode(event), owners)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def encode(event: Json) -> bytes:
     """Compact UTF-8 JSON. A lone surrogate, which is no UTF-8, stays an escape; a number beyond all bounds is null."""
     try:
-        return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(event).encode()
     except UnicodeEncodeError:
         return json.dumps(_finite(event), separators=(",", ":")).encode()
     except ValueError:  # 1e999 is JSON, and is read as an infinity, which is not

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
+from storage.btree import DatabaseHeader
 from storage.candidates import Candidates, Places
 from storage.children import Children
 from storage.elements import reader_for
@@ -61,9 +62,9 @@ class Capture(Figures):
         self._turns = 0
         self.is_passing = False
         """Whether the last step was of a pass, and not of something that is known to be new."""
-        self.held = 0.0
-        """Seconds for which the last snapshot was held."""
         self._next_sequences = 0.0
+        self._header: DatabaseHeader | None = None
+        """The one that was noted last."""
 
     # -- opening
 
@@ -94,6 +95,18 @@ class Capture(Figures):
         self._next_sequences = time.monotonic() + SEQUENCES_EVERY
         last = self._legacy.sequences(watched.section.table for watched in self.watched)
         return FileVersion.of(self._legacy.header(), Sequences(version.schema, last))
+
+    def _note_header(self, version: Version) -> None:
+        """Inside a snapshot: what the header tells of which state the database is. In WAL mode it seldom changes."""
+        header, is_due = self._legacy.header(), time.monotonic() > self._next_sequences
+        if header is self._header and not is_due:
+            return
+        now = FileVersion.of(header)
+        if self._state.is_earlier(now):
+            self._judge_database(version)
+            self._refit(version)
+        self._state.note_version(self._file_version(version) if is_due else now)
+        self._header = header
 
     def _readers(self) -> list[SectionReader]:
         return [watched.reader for watched in self.watched if watched.reader is not None]
@@ -164,15 +177,10 @@ class Capture(Figures):
         while True:
             self._hints.before(self._legacy)
             try:
-                with self._snapshot() as version:
+                with self._legacy.snapshot() as version:
                     if version == self._version:
                         return None
-                    now = FileVersion.of(self._legacy.header())
-                    if self._state.is_earlier(now):
-                        self._judge_database(version)
-                        self._refit(version)
-                    is_due = time.monotonic() > self._next_sequences
-                    self._state.note_version(self._file_version(version) if is_due else now)
+                    self._note_header(version)
                     if version.schema != self._version.schema:
                         self._refit(version)
                     hinted = self._hints.take(self._readers())
@@ -192,16 +200,6 @@ class Capture(Figures):
             except Unsettled:
                 self._unsettled = {reading.watched.section.number: reading.places for reading in readings}
                 self._version = Version(-1, self._version.schema)
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[Version]:
-        """A snapshot of the database, and how long it was held."""
-        with self._legacy.snapshot() as version:
-            started = time.monotonic()
-            try:
-                yield version
-            finally:
-                self.held = time.monotonic() - started
 
     def _examine_hinted(self, hinted: Candidates | None) -> list[Batch]:
         """First the children, since they name further rows of the sections that depend on them."""
@@ -285,6 +283,8 @@ class Capture(Figures):
         watched, places = reading.watched, reading.places
         batch = self._examiner.examine(reading)
         watched.doubtful.clear()
+        if places.is_exact and not batch.missing:
+            return batch
         if not places.is_exact:
             watched.doubtful.update(entry.loc for entry in batch.missing)
             self._version = Version(-1, self._version.schema)  # look again, even if nothing more is committed
@@ -363,7 +363,7 @@ class Capture(Figures):
         has_snapshot = not self._is_plain
         while not batches:
             try:
-                with self._snapshot():
+                with self._legacy.snapshot():
                     reading = self._examiner.read_chunk(watched, after, self.chunk_rows)
                     if has_snapshot:
                         batch = self._examiner.examine_chunk(reading, is_baseline=is_baseline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from storage.candidates import Places
@@ -46,6 +46,9 @@ class Batch:
         return not (self.changes or self.broken or self.mended or self.is_baseline or self.sheltered)
 
 
+NO_ROWS = Chunk([], [], None)
+
+
 class Unsettled(Exception):
     """What was read leaves a question that only the snapshot it was read from can answer: read it again, and ask."""
 
@@ -60,13 +63,29 @@ class Reading:
     after: tuple[Value, ...] | None = None
 
 
+class Silence:
+    """While it lasts, an examiner may not ask. Not a generator: it is on the way of each commit."""
+
+    __slots__ = ("_examiner",)
+
+    def __init__(self, examiner: Examiner) -> None:
+        self._examiner = examiner
+
+    def __enter__(self) -> None:
+        self._examiner.may_ask = False
+
+    def __exit__(self, *_: object) -> None:
+        self._examiner.may_ask = True
+
+
 class Examiner:
     """Reads inside the snapshot that the caller holds; examines inside or outside, records and publishes outside."""
 
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
         self._unpublished: list[Event] | None = None
-        self._may_ask = True
+        self.may_ask = True
+        """Whether a snapshot is open, so that the database can be asked."""
         self.rows_read = self.records = 0
 
     @contextmanager
@@ -85,14 +104,9 @@ class Examiner:
         if unpublished:
             self._publish(self._state.epoch, unpublished)
 
-    @contextmanager
-    def asking_nothing(self) -> Iterator[None]:
+    def asking_nothing(self) -> Silence:
         """No snapshot is open inside: what has to be asked of the database raises Unsettled."""
-        self._may_ask = False
-        try:
-            yield
-        finally:
-            self._may_ask = True
+        return Silence(self)
 
     def places(self, watched: Watched, places: Places) -> Batch:
         """Read and examine the rows that stand, or are known to have stood, in these places. In a snapshot."""
@@ -100,6 +114,8 @@ class Examiner:
 
     def read(self, watched: Watched, places: Places) -> Reading:
         """Read the rows that stand in these places. In a snapshot."""
+        if not places.locs and not places.intervals:  # most commits concern one section
+            return Reading(watched, NO_ROWS, places)
         rows: dict[int, list[Row]] = {}
         bad: dict[int, BadRow] = {}
         for low, high in places.intervals:
@@ -238,7 +254,7 @@ class Examiner:
         return batch
 
     def _require_answers(self, has_questions: bool) -> None:
-        if has_questions and not self._may_ask:
+        if has_questions and not self.may_ask:
             raise Unsettled
 
     def _stands(self, watched: Watched, entry: Known) -> bool:
@@ -267,7 +283,7 @@ class Examiner:
         if not batches:
             return
         outcomes = [(batch.watched, self._outcome(batch, change)) for batch in batches for change in batch.changes]
-        with self._state.transaction():
+        with self._state.transaction() if self._unpublished is None else nullcontext():
             events = self._state.record(outcome for _, outcome in outcomes)
             for batch in batches:
                 problems = {

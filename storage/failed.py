@@ -18,6 +18,10 @@ class FailedRows(ABC):
     def _sql(self) -> sqlite3.Connection:
         """The open state file."""
 
+    @abstractmethod
+    def note_place(self, section: Section, loc: int) -> None:
+        """A row is known at this rowid from now on."""
+
     def failures(self, section: Section, after: int | None, last: int | None) -> dict[int, str]:
         """Rows in (after, last] that could not be read or rendered, by rowid, with the reason."""
         low, high = -(1 << 63) if after is None else after, (1 << 63) - 1 if last is None else last
@@ -30,6 +34,11 @@ class FailedRows(ABC):
 
     def shelter(self, section: Section, entries: Iterable[tuple[Known, int]]) -> None:
         """Take known rows to stand each where one cannot be read; they are looked for when that one is mended."""
+        entries = list(entries)
+        if not entries:
+            return
+        for _, loc in entries:
+            self.note_place(section, loc)
         self._sql.executemany(
             "UPDATE OR REPLACE seen SET loc = ? WHERE section = ? AND loc = ? AND key = ?",
             [(loc, section.number, entry.loc, entry.key) for entry, loc in entries],

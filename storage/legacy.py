@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
@@ -64,8 +64,7 @@ class BeingPutBack(DatabaseAway):
     """Somebody removed the `-shm` under our open connection: the file is not to be looked at before it is whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """What a snapshot saw: `data` moves with every commit by others, `schema` with every change of the schema."""
 
     data: int
@@ -154,6 +153,25 @@ def translated(error: sqlite3.Error, path: Path) -> WalcastError:
     return DatabaseAway(f"{path} cannot be read ({error})", "it is tried again; check the disk and the writer")
 
 
+class Snapshot:
+    """A read transaction for the length of a block. Not a generator: it is on the way of each commit."""
+
+    __slots__ = ("_legacy", "_since")
+
+    def __init__(self, legacy: LegacyDatabase) -> None:
+        self._legacy, self._since = legacy, 0.0
+
+    def __enter__(self) -> Version:
+        version = self._legacy.begin()
+        self._since = time.monotonic()
+        return version
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(sqlite3.Error):  # an I/O error may have ended it already
+            self._legacy.connection.execute("COMMIT")
+        self._legacy.held = time.monotonic() - self._since
+
+
 class LegacyDatabase:
     """One connection, used by the capture thread alone, and the identity of the file it is open on."""
 
@@ -171,6 +189,8 @@ class LegacyDatabase:
         self._held: Held | None = None
         self._raw_header = b""
         self._header: DatabaseHeader | None = None
+        self.held = 0.0
+        """Seconds for which the last snapshot was held."""
         self.patience = 0.0
         """Seconds for which a snapshot waits for the end of a commit in rollback mode. A writer that never rests leaves
         the lock alone for a twentieth of the time, and who asks now and then does not meet that."""
@@ -327,17 +347,12 @@ class LegacyDatabase:
         finally:
             os.close(journal)
 
-    @contextmanager
-    def snapshot(self) -> Iterator[Version]:
-        """One read transaction: every statement inside sees the same commit. Raises Busy, DatabaseAway."""
-        version = self._begin()
-        try:
-            yield version
-        finally:
-            with suppress(sqlite3.Error):  # an I/O error may have ended it already
-                self.connection.execute("COMMIT")
+    def snapshot(self) -> Snapshot:
+        """One read transaction: every statement inside sees the same commit. Entering raises Busy, DatabaseAway."""
+        return Snapshot(self)
 
-    def _begin(self) -> Version:
+    def begin(self) -> Version:
+        """Open a read transaction, for `snapshot`. Raises Busy, DatabaseAway."""
         give_up = time.monotonic() + self.patience
         while True:
             while self.patience and self.is_being_written() and time.monotonic() < give_up:

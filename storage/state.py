@@ -50,6 +50,10 @@ class StateFile(FailedRows, Homes, Epochs):
         self._connection: sqlite3.Connection | None = None
         self._keyed: set[int] = set()
         self._is_in_transaction = False
+        self._highest: dict[int, int] = {}
+        """Of each section a rowid above which nothing is known."""
+        self._oldest: tuple[int, int] | None = None
+        """Number and time (ms) of the oldest event in the log, where they are known."""
         self.forget_homes()
 
     @property
@@ -150,7 +154,7 @@ class StateFile(FailedRows, Homes, Epochs):
         except BaseException:
             self.epoch, self.head, self.pruned = before
             self._last.clear()
-            self._written = None
+            self._written = self._oldest = None
             self.forget_homes()
             with suppress(sqlite3.Error):
                 sql.execute("ROLLBACK")
@@ -231,11 +235,24 @@ class StateFile(FailedRows, Homes, Epochs):
         return self._known(section, "loc BETWEEN ? AND ? AND loc IS NOT ?", (low, high, after))
 
     def known_at(self, section: Section, locs: Iterable[int]) -> list[Known]:
-        """Rows known at these rowids."""
-        locs = list(locs)
+        """Rows known at these rowids. Nothing has to be asked about a row that was just appended."""
+        highest = self._highest_known(section)
+        locs = [loc for loc in locs if loc <= highest]
+        if not locs:
+            return []
         if len(locs) == 1:  # the usual commit: one row
             return self._known(section, "loc = ?", locs)
         return self._known(section, "loc IN (SELECT value FROM json_each(?))", (json.dumps(locs),))
+
+    def _highest_known(self, section: Section) -> int:
+        if section.number not in self._highest:
+            last = self.last_known_loc(section)
+            self._highest[section.number] = -(1 << 63) if last is None else last
+        return self._highest[section.number]
+
+    def note_place(self, section: Section, loc: int) -> None:
+        """A row is known at this rowid from now on."""
+        self._highest[section.number] = max(loc, self._highest_known(section))
 
     def find(self, section: Section, key: bytes) -> Known | None:
         """The row known under a key. None for all before `index_keys`."""
@@ -298,9 +315,11 @@ class StateFile(FailedRows, Homes, Epochs):
                 place = place_of(change.section, row.values)
                 name, home = self.remembered(outcome, row)
                 remember.append((section, row.loc, row.key, row.digest, place, outcome.pending, name, home))
+                self.note_place(change.section, row.loc)
             elif known is not None and change.op is Op.HIDDEN:
                 loc, home = known.loc if change.loc is None else change.loc, HIDDEN if known.is_told else known.home
                 remember.append((section, loc, known.key, known.digest, known.place, known.pending, known.id, home))
+                self.note_place(change.section, loc)
             events += [self._append(draft) for draft in (outcome.farewell, outcome.draft) if draft is not None]
         if forget:
             self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
@@ -359,10 +378,13 @@ class StateFile(FailedRows, Homes, Epochs):
         behind it for as long; none goes before its time for it.
         """
         spent, expired = max(self.pruned, self.head - self._keep_events), int(time.time() * 1000) - self._keep_ms
+        if self._oldest is not None and self._oldest[0] > spent and self._oldest[1] >= expired:
+            return
         oldest = self._sql.execute(
             "SELECT seq, at, owners FROM events WHERE seq < ? ORDER BY seq LIMIT ?", (self.head, PRUNE_STEP)
-        )
+        ).fetchall()
         doomed = [row[::2] for row in takewhile(lambda row: row[0] <= spent or row[1] < expired, oldest)]
+        self._oldest = next((row[:2] for row in oldest[len(doomed) :]), None)
         if not doomed:
             return
         self._sql.executemany(

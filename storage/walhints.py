@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
 
-from storage.btree import HEADER_SIZE, parse_header
+from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
 from storage.candidates import Candidates
 from storage.held import HELD, Held
 from storage.pages import MAX_BYTES, Gap, Memory, Moved, places_of
@@ -64,6 +64,8 @@ class WalHints:
         """What `is_quiet` has read, for the look that follows."""
         self._raw_index = b""
         self._parsed_index: WalIndex | None = None
+        self._raw_header = b""
+        self._header: DatabaseHeader | None = None
         self._memory = Memory()
         self._lost: str | None = None
         self.commits = 0
@@ -227,13 +229,19 @@ class WalHints:
         assert self._database is not None
         # Without page 1 among the frames neither the reserved size nor the auto-vacuum mode has changed, but the free
         # list in the file may be older than the log.
-        header = parse_header(images.get(1) or os.pread(self._database.descriptor, HEADER_SIZE, 0))
+        header = parse_header(images[1]) if 1 in images else self._resting_header(self._database)
         if header is None:
             raise Gap("header")
-        if 1 not in images:
-            header = replace(header, freelist_trunk=0)
         usable = page_size - header.reserved
         return places_of(images, header, usable, self._memory, readers, images.get, is_exact=is_exact)
+
+
+    def _resting_header(self, database: Held) -> DatabaseHeader | None:
+        raw = os.pread(database.descriptor, HEADER_SIZE, 0)
+        if raw != self._raw_header:
+            header = parse_header(raw)
+            self._raw_header, self._header = raw, header and replace(header, freelist_trunk=0)
+        return self._header
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -242,7 +242,7 @@ class CaptureWorker:
 
     def _pause(self) -> float:
         """Seconds to leave to the writer after a look."""
-        held = self.capture.held
+        held = self._legacy.held
         if self._flat_out and self.status.wal:
             return max(FLAT_OUT_WAIT, held * (1 / FLAT_OUT_SHARE - 1))
         if self._flat_out:
@@ -279,7 +279,7 @@ class CaptureWorker:
         elif not self.status.wal:
             is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
             factor = ROLLBACK_PASS_PAUSE if self.capture.is_passing else ROLLBACK_PAUSE
-            pause = max(pause, self.capture.held * (factor if is_busy else ROLLBACK_IDLE_PAUSE))
+            pause = max(pause, self._legacy.held * (factor if is_busy else ROLLBACK_IDLE_PAUSE))
         self._next_step = time.monotonic() + pause
 
     def _delay(self) -> float:
@@ -298,8 +298,8 @@ class CaptureWorker:
         return self._state_failed_at is not None
 
     def _report(self) -> None:
-        capture, status = self.capture, self.status
-        if not capture.is_behind:
+        capture, status, is_behind = self.capture, self.status, self.capture.is_behind
+        if not is_behind:
             status.behind_since = None
         elif status.behind_since is None:
             status.behind_since = time.monotonic()
@@ -310,7 +310,7 @@ class CaptureWorker:
         elif not capture.is_baselined:
             self._say("baseline", "the baseline of existing rows is being taken")
             status.progress = capture.progress
-        elif not capture.is_behind:
+        elif not is_behind:
             if status.phase != "live":
                 log.info("every row is known after %.1f s", time.monotonic() - self._began)
             self._say("live", "")

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,27 @@ def test_what_is_remembered_and_what_is_logged_go_together(path: Path) -> None:
         assert file.find(SECTION, found.key) == found
 
 
+def test_rows_are_found_however_far_behind_the_last_one_they_came_to_stand(path: Path) -> None:
+    """A row behind all others is not asked for: appended, sheltered, taken back or read from the file, it counts."""
+    with opened(path) as file:
+        assert file.known_at(SECTION, [1]) == []
+        with file.transaction():
+            file.record([outcome(5)])
+        assert [entry.loc for entry in file.known_at(SECTION, [4, 5, 6])] == [5]
+        assert file.known_at(SECTION, [6]) == []
+        with file.transaction():
+            file.shelter(SECTION, [(file.known_at(SECTION, [5])[0], 9)])
+        assert [entry.loc for entry in file.known_at(SECTION, [9])] == [9]
+        with suppress(RuntimeError), file.transaction():
+            file.record([outcome(20)])
+            raise RuntimeError
+        with file.transaction():
+            file.record([outcome(12)])
+        assert [entry.loc for entry in file.known_at(SECTION, [20, 12])] == [12]
+    with opened(path) as file:
+        assert [entry.loc for entry in file.known_at(SECTION, [12])] == [12]
+
+
 @pytest.mark.parametrize(
     "statement", ["INSERT INTO events", "INSERT INTO routes", "INSERT OR REPLACE INTO seen", "DELETE", "COMMIT"]
 )
@@ -169,6 +190,17 @@ def test_the_oldest_events_leave_by_age_but_never_the_newest(path: Path, monkeyp
         now[0] += 10_000
         log(file, 5, 5, "A")
         assert rows(path, "SELECT seq FROM events") == [(5,)]
+
+
+def test_events_that_were_to_leave_with_a_commit_that_failed_leave_with_the_next(path: Path) -> None:
+    """What is remembered of the oldest event is not that of a log that was never written."""
+    with opened(path, keep_events=2) as file:
+        log(file, 1, 2, "A")
+        with suppress(RuntimeError), file.transaction():
+            file.record(outcome(loc, "A") for loc in range(3, 9))
+            raise RuntimeError
+        log(file, 3, 4, "A")
+        assert (file.pruned, rows(path, "SELECT seq FROM events")) == (2, [(3,), (4,)])
 
 
 def test_a_clock_that_was_set_leaves_no_route_without_its_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
