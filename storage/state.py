@@ -28,7 +28,8 @@ from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, pla
 _KNOWN = "loc, key, digest, place, pending, id, home"
 _MAGIC = b"SQLite format 3\0"
 PRUNE_STEP = 256
-"""At most so many events leave the log per transaction, so that pruning never delays a look."""
+"""At most so many events leave the log per transaction, so that pruning never delays a look; or twice as many as come
+with it, so that a writer of big commits does not fill the log faster than it empties."""
 
 
 def boot_id() -> str | None:
@@ -326,7 +327,7 @@ class StateFile(FailedRows, Homes, Epochs):
         self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?)", remember)
         self._set_version()
         if events:
-            self._prune()
+            self._prune(max(PRUNE_STEP, 2 * len(events)))
         return events
 
     def _append(self, draft: Draft) -> Event:
@@ -371,8 +372,8 @@ class StateFile(FailedRows, Homes, Epochs):
             self._last[owner] = ordinary, latest
         return self._last[owner]
 
-    def _prune(self) -> None:
-        """Drop what is beyond retention or of an old epoch: at most PRUNE_STEP events, never the newest.
+    def _prune(self, most: int) -> None:
+        """Drop what is beyond retention or of an old epoch: at most so many events, never the newest.
 
         Always from the oldest on without a gap, so an event that was logged while the clock ran ahead holds back those
         behind it for as long; none goes before its time for it.
@@ -381,7 +382,7 @@ class StateFile(FailedRows, Homes, Epochs):
         if self._oldest is not None and self._oldest[0] > spent and self._oldest[1] >= expired:
             return
         oldest = self._sql.execute(
-            "SELECT seq, at, owners FROM events WHERE seq < ? ORDER BY seq LIMIT ?", (self.head, PRUNE_STEP)
+            "SELECT seq, at, owners FROM events WHERE seq < ? ORDER BY seq LIMIT ?", (self.head, most)
         ).fetchall()
         doomed = [row[::2] for row in takewhile(lambda row: row[0] <= spent or row[1] < expired, oldest)]
         self._oldest = next((row[:2] for row in oldest[len(doomed) :]), None)

@@ -232,6 +232,16 @@ def test_pruning_takes_small_steps(path: Path) -> None:
         assert len(rows(path, "SELECT seq FROM events")) == 10
 
 
+def test_a_writer_of_big_commits_does_not_outrun_the_pruning(path: Path) -> None:
+    """One small step per look lost ground to each commit of more rows than that: the log grew without an end."""
+    size = 3 * PRUNE_STEP
+    with opened(path, keep_events=10) as file:
+        for number in range(5):
+            log(file, number * size + 1, (number + 1) * size, "A")
+            assert file.head - file.pruned <= 10
+        assert len(rows(path, "SELECT seq FROM events")) == len(rows(path, "SELECT seq FROM routes")) == 10
+
+
 def test_an_owner_whose_events_are_all_pruned_starts_again_from_nothing(path: Path) -> None:
     """`prev` never names an event that a new start could not find."""
     with opened(path, keep_events=2) as file:
