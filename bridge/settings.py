@@ -27,7 +27,9 @@ def _listed(value: object) -> object:
 class Settings(BaseSettings):
     """What `serve` can be told. The description is the option's help."""
 
-    model_config = SettingsConfigDict(env_prefix="WALCAST_", extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="WALCAST_", extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     db: Path | None = Field(None, description="SQLite database of the legacy backend; opened read-only.")
     map: Path | None = Field(

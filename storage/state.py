@@ -9,6 +9,7 @@ begins, since sequence numbers might be given a second time.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +48,8 @@ class StateFile(FailedRows, Homes, Epochs):
         super().__init__()
         self.path = path
         self._keep_events, self._keep_ms = keep_events, int(keep_seconds * 1000)
-        self._lock = FileLock(path.with_name(path.name + ".lock"))
+        real = Path(os.path.realpath(path))  # another name of the file is no other file
+        self._lock = FileLock(real.with_name(real.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
         self._keyed: set[int] = set()
         self._is_in_transaction = False

@@ -132,6 +132,8 @@ def test_without_a_mapping_an_unknown_schema_is_refused(database: Path) -> None:
     [
         (["--no-such-option"], ["--no-such-option"]),
         (["--port", "70000"], ["port", "70000"]),
+        (["--retention-seconds", "inf"], ["retention-seconds", "finite", "inf"]),
+        (["--poll-interval", "nan"], ["poll-interval", "finite", "nan"]),
         (["--poll-interval", "soon"], ["poll-interval", "soon"]),
         (["--auth", "trust"], ["auth", "header"]),
         (["--host", "0.0.0.0"], ["--host 0.0.0.0", "--auth signed", "--trust-header"]),
@@ -175,14 +177,16 @@ def test_a_port_in_use_is_exit_code_four(database: Path) -> None:
 
 
 def test_a_state_file_belongs_to_one_instance(database: Path) -> None:
-    """2 for the second one; another --state lets it run."""
-    file = database.with_name("mapping.toml")
+    """2 for the second one, by whatever name it calls the file; another --state lets it run."""
+    file, link = database.with_name("mapping.toml"), database.with_name("link.state")
     file.write_text(MAPPING)
     with served(database, "--map", file) as server:
-        code, said = refusal(database, MAPPING, "--state", server.state)
-        assert code == 2
-        assert str(server.state) in said
-        assert "--state" in said
+        link.symlink_to(server.state)
+        for state in (server.state, link):
+            code, said = refusal(database, MAPPING, "--state", state)
+            assert code == 2
+            assert str(state) in said
+            assert "--state" in said
         with served(database, "--map", file, state=database.with_name("second.state")) as second:
             assert second.get("/healthz").status == 200
 
