@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,9 +142,8 @@ class Loader:
         self, sections: list[Section], owner: str, conversation: str, at: _At, limit: int
     ) -> Page | None:
         is_owned = None if self._is_derived else self._is_owned(owner, conversation)
-        if is_owned is False:
-            return None
-        sought = Sought("conversation_id", conversation)
+        # What is another's is answered as what does not exist, on every page: so that is what is looked for.
+        sought = Sought("conversation_id", secrets.token_hex() if is_owned is False else conversation)
         page = self._page(sections, sought, at, limit, partial(_item, owner))
         if page.items or page.before is not None or at != _At() or is_owned or self._is_derived_of(owner, sought):
             return page

@@ -17,6 +17,8 @@ from handlers.websocket import CONNECTIONS, websocket
 
 MOST_SILENT = 10.0
 """Seconds that a new connection may take for its first request, at most."""
+_ID = "{id:[^/]+}"
+"""Any text, braces too, which the router's own pattern leaves out. A slash of an id comes as %2F."""
 _CORS_HEADERS = "X-Solana-PublicKey, X-Solana-Nonce, X-Solana-Signature, Authorization, Last-Event-ID"
 
 
@@ -31,9 +33,9 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/api/ws", websocket)
     app.router.add_get("/api/events", events, allow_head=False)
     app.router.add_get("/api/conversations", load.conversations)
-    app.router.add_get("/api/conversations/{id}/messages", load.messages)
-    app.router.add_get("/api/conversations/{id}/tasks", load.tasks)
-    app.router.add_get("/api/tasks/{id}", load.task)
+    app.router.add_get(f"/api/conversations/{_ID}/messages", load.messages)
+    app.router.add_get(f"/api/conversations/{_ID}/tasks", load.tasks)
+    app.router.add_get(f"/api/tasks/{_ID}", load.task)
     app.router.add_get("/api/websocket-info", http.websocket_info)
     app.router.add_get("/healthz", http.healthz)
     app.router.add_get("/readyz", http.readyz)

@@ -5,10 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
-from tests.handlers.serving import Serving, serving, subject_of
+from tests.handlers.serving import KEY, Serving, serving, subject_of
 
 
 @pytest.fixture
@@ -81,6 +83,28 @@ async def test_what_is_another_owners_is_not_there(server: Serving, path: str) -
     status, body = await server.get(path, "anna")
     missing_status, missing = await server.get(path.replace("bert", "nobody"), "anna")
     assert (status, body) == (missing_status, missing) == (404, body)
+
+
+async def test_no_page_tells_what_another_owner_has(server: Serving) -> None:
+    """With `before`, what did not exist was an empty page, and what was another owner's 404."""
+    server.message("m1")
+    server.message("m2")
+    server.message("m3", "bert")
+    await server.logged("m3", "bert")
+    _, page = await server.get("/api/conversations/c-anna/messages?limit=1")
+    path = f"/api/conversations/c-{{}}/messages?before={page['before']}"
+    assert await server.get(path.format("bert")) == await server.get(path.format("nobody"))
+
+
+@pytest.mark.parametrize("name", ["a/b", "a%2Fb", "{0b55}", "{", "a b+c", "?x#y", "日本"])
+async def test_an_id_may_be_any_text(server: Serving, name: str) -> None:
+    """Percent-encoded as a part of the address; the router's own pattern has no braces, and answered 404."""
+    server.message("m1", conversation=name)
+    server.task(name, conversation=name)
+    quoted = quote(name, safe="")
+    for path in (f"/api/conversations/{quoted}/messages", f"/api/conversations/{quoted}/tasks", f"/api/tasks/{quoted}"):
+        async with server.http.get(URL(path, encoded=True), headers={KEY: "anna"}) as response:
+            assert response.status == 200, path
 
 
 async def test_a_conversation_without_messages_is_an_empty_list(server: Serving) -> None:
