@@ -48,6 +48,30 @@ class Session(Subscription):
         self._position, self._limits = position, limits
         self._bad = 0
         self._allowance, self._allowance_at = limits.frames_per_second, 0.0
+        self._early: list[bytes] = []
+        """Answers to what a client said before it was welcomed: the first frame is the welcome."""
+
+    def send(self, frame: bytes) -> None:
+        """As the base class; behind the welcome follow the answers that waited for it."""
+        super().send(frame)
+        if self._early and self._is_welcome:
+            early, self._early = self._early, []
+            self._held_size -= sum(map(len, early))
+            for answer in early:
+                super().send(answer)
+
+    @property
+    def _is_welcome(self) -> bool:
+        """False while it is looked up what a client that resumes has missed."""
+        return self._held is None or self._replayed is not None
+
+    def _answer(self, frame: bytes) -> None:
+        if self._is_welcome:
+            self.send(frame)
+        elif not self.is_closing:
+            self._early.append(frame)
+            self._held_size += len(frame)  # it waits, so it counts
+            self.flush()
 
     def beat(self, now: float) -> None:
         """An empty ping, which every WebSocket peer answers."""
@@ -61,7 +85,7 @@ class Session(Subscription):
         try:
             kind, fields = protocol.parse_request(text)
             if kind == "ping":
-                self.send(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
+                self._answer(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
             else:
                 self._refilter(kind, protocol.conversation_of(fields))
         except (BadFrame, BadFilter) as bad:
@@ -87,7 +111,7 @@ class Session(Subscription):
             self.close(Close.RATE)
 
     def _refuse(self, code: str, message: str) -> None:
-        self.send(protocol.error(code, message))
+        self._answer(protocol.error(code, message))
         self._bad += 1
         if self._bad >= self._limits.bad_frames:
             self.close(Close.BAD_FRAMES)

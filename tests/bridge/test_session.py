@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bridge import protocol
 from bridge.outbox import HIGH_WATER, Bound
 from bridge.protocol import Close, Cursor
 from bridge.session import Limits
@@ -121,6 +122,7 @@ def test_the_cursor_of_a_pong_is_never_ahead_of_what_was_sent() -> None:
     peer.session.hold()
     peer.session.receive_text(PING, 0.0)
     peer.session.resume_at(Cursor("e1", 0))
+    peer.session.send(protocol.established("W", Cursor("e1", 0)))
     peer.session.receive_text(PING, 0.0)
     peer.session.replay([event(1, ("W", 0))], "e1")
     peer.session.receive_text(PING, 0.0)
@@ -128,6 +130,37 @@ def test_the_cursor_of_a_pong_is_never_ahead_of_what_was_sent() -> None:
     peer.session.receive_text(PING, 0.0)
     cursors = [said.get("cursor") for said in peer.payloads if said["type"] == "pong"]
     assert cursors == [None, "e1:0", "e1:1", "e1:2"]
+
+
+def test_nothing_is_answered_before_the_welcome() -> None:
+    """`connection_established` is the first frame, also for who pings while it is looked up what was missed."""
+    hub = new_hub()
+    peer = Peer(hub, "W", resumable=True)
+    hub.register(peer.session)
+    peer.session.hold()
+    peer.session.receive_text(PING, 0.0)
+    peer.session.receive_text("{}", 0.0)
+    assert peer.payloads == []
+    peer.session.resume_at(Cursor("e1", 0))
+    peer.session.send(protocol.established("W", Cursor("e1", 0)))
+    peer.session.receive_text(PING, 0.0)
+    assert [said["type"] for said in peer.payloads] == ["connection_established", "pong", "error", "pong"]
+
+
+def test_answers_that_wait_for_the_welcome_count_against_the_bound() -> None:
+    """And are counted no longer once they are sent."""
+    hub = new_hub()
+    patient, hasty = (Peer(hub, "W", resumable=True, bound=Bound(170, 100)) for _ in range(2))
+    for peer, pings in ((patient, 2), (hasty, 6)):
+        hub.register(peer.session)
+        peer.session.hold()
+        for _ in range(pings):
+            peer.session.receive_text(PING, 0.0)
+    assert (patient.closed, hasty.closed) == ([], [Close.TOO_SLOW])
+    patient.session.resume_at(Cursor("e1", 0))
+    patient.session.send(protocol.text_frame(b"{}"))
+    hub.publish("e1", [event(seq, ("W", seq - 1)) for seq in range(1, 3)])
+    assert patient.closed == []
 
 
 def test_what_is_held_back_counts_against_the_bound() -> None:
