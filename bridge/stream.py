@@ -42,12 +42,23 @@ class Stream(Subscription):
     ) -> None:
         super().__init__(owner, outbox, close, sse_form, wanted)
         self._position = position
+        self._epoch = position.cursor.epoch
+
+    def put(self, frame: bytes, task: str | None = None) -> None:
+        """As the base class; an event is what tells the client of its epoch."""
+        self._epoch = self._position.cursor.epoch
+        super().put(frame, task)
 
     def beat(self, now: float) -> None:
-        """A comment that keeps proxies from closing, and the cursor, so that a quiet stream's does not grow old."""
+        """A comment that keeps proxies from closing, and the cursor, so that a quiet stream's does not grow old.
+
+        No cursor of an epoch that no event has told of: the client would come back with it, and never be told to
+        fetch anew.
+        """
         self.last_heard = now
-        if self._held is None:
-            self.send(b": heartbeat\nid: %s\n\n" % str(self._position.cursor).encode())
+        cursor = self._position.cursor
+        if self._held is None and cursor.epoch == self._epoch:
+            self.send(b": heartbeat\nid: %s\n\n" % str(cursor).encode())
         else:
             self.send(b": heartbeat\n\n")
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from bridge.protocol import Close
+from tests.bridge.fakes import event
 from tests.e2e.harness import SOON
 from tests.handlers.serving import KEY, Frame, Serving, serving, subject_of
 
@@ -166,6 +167,22 @@ async def test_a_heartbeat_carries_the_cursor(tmp_path: Path) -> None:
         while stream.last_id != str(server.bridge.hub.cursor):
             await stream.block()
         assert "heartbeat" in "".join(stream.comments)
+
+
+async def test_a_heartbeat_does_not_cross_an_epoch(tmp_path: Path) -> None:
+    """A page cannot see the id of a heartbeat: with that of a new epoch it would come back and never be told."""
+    async with serving(tmp_path, heartbeat=0.05) as server, source(server) as stream:
+        await stream.block()
+        before, seen = stream.last_id, len(stream.comments)
+        server.bridge.hub.publish("feedfacecafe", [])
+        while len(stream.comments) < seen + 3:
+            await stream.block()
+        assert stream.last_id == before
+        server.bridge.hub.publish("feedfacecafe", [event(1, ("anna", 0))])
+        assert (await stream.next())["prev"] == "feedfacecafe:0"
+        server.bridge.hub.publish("feedfacecafe", [event(2, ("bert", 0))])
+        while stream.last_id != "feedfacecafe:2":
+            await stream.block()
 
 
 async def test_a_peer_that_leaves_is_noticed_at_once(server: Serving) -> None:
