@@ -130,6 +130,6 @@ class Hub:
 
 def _whole(event: Event) -> str | None:
     """What the event shows the whole state of, so that a newer one may replace it while it waits."""
-    if event.type == TASK_UPDATE:
-        return event.subject
-    return "\0".join((MESSAGE_UPDATE, event.conversation_id, event.subject)) if event.type == MESSAGE_UPDATE else None
+    if event.type not in (TASK_UPDATE, MESSAGE_UPDATE):
+        return None
+    return "\0".join((event.type, event.conversation_id, event.subject))  # an id may stand in two conversations

@@ -1,5 +1,7 @@
 """Events to their owners' sessions and to nobody else, encoded once, written once."""
 
+from dataclasses import replace
+
 from bridge import protocol
 from bridge.filters import DEFAULT_TYPES, EVENT_TYPES, Filter
 from bridge.outbox import HIGH_WATER, Bound
@@ -101,6 +103,20 @@ def test_a_slow_session_is_tried_again_and_delays_nobody() -> None:
     slow.sink.drain()
     assert not hub.flush_congested()
     assert [said["n"] for said in slow.payloads] == [1]
+
+
+def test_a_task_stands_for_no_other_with_its_id_in_another_conversation() -> None:
+    """Two tables count their tasks from 1: of one that waited the last state was left out for the other's."""
+    hub = new_hub()
+    slow = Peer(hub, "A")
+    hub.register(slow.session)
+    slow.sink.buffered = HIGH_WATER
+    first = [replace(event(seq, ("A", 0), kind="task_update"), subject="1") for seq in (1, 2)]
+    other = replace(event(3, ("A", 0), kind="task_update"), subject="1", conversation_id="d")
+    hub.publish("e1", [*first, other])
+    slow.sink.drain()
+    hub.flush_congested()
+    assert [said["n"] for said in slow.payloads] == [2, 3]
 
 
 def test_what_was_held_back_and_finds_no_room_is_tried_again() -> None:
