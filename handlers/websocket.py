@@ -47,7 +47,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     ws = web.WebSocketResponse(
         autoping=False,
         compress=False,
-        max_msg_size=context.settings.max_frame_bytes,
+        max_msg_size=context.settings.max_frame_bytes + 1,  # the library refuses what is as big as that, too
         timeout=context.settings.close_grace,
     )
     await ws.prepare(request)
