@@ -13,7 +13,6 @@ from bridge.replay import Span, portions
 from bridge.subscription import Subscription
 from handlers.context import Context
 from handlers.problems import Problem
-from handlers.query import bad_request
 
 log = logging.getLogger("walcast.replay")
 
@@ -51,10 +50,12 @@ async def replay(context: Context, session: Subscription, span: Span) -> None:
 
 def lost(recovery: Recovery) -> Problem:
     """Why a cursor cannot be resumed from, as an answer over HTTP: where to go on, and what to fetch before."""
-    if recovery.reason == "bad_cursor":
-        return bad_request("bad_cursor", "the cursor is not one of this server; take it from an event or an answer")
-    status, title = (409, "Another epoch") if recovery.reason == "epoch_changed" else (410, "History expired")
     detail = "events may have been missed: fetch anew, then go on from the cursor of what was fetched"
+    if recovery.reason == "bad_cursor":
+        status, title = 400, "Bad request"
+        detail = f"the cursor is not one of this server; take it from an event or an answer; {detail}"
+    else:
+        status, title = (409, "Another epoch") if recovery.reason == "epoch_changed" else (410, "History expired")
     return Problem(
         status, title, detail, str(recovery.reason), cursor=str(recovery.cursor), refetch="/api/conversations"
     )

@@ -155,6 +155,7 @@ async def test_a_cursor_of_the_future_is_400(server: Serving) -> None:
     cursor = server.bridge.hub.cursor
     status, body = await server.get(f"/api/events?since={cursor.epoch}:{cursor.seq + 1}")
     assert (status, body["code"]) == (400, "bad_cursor")
+    assert (body["cursor"], body["refetch"]) == (str(server.bridge.hub.cursor), "/api/conversations")
 
 
 async def test_who_asks_is_asked_as_elsewhere(server: Serving) -> None:
