@@ -85,7 +85,8 @@ class Session(Subscription):
         try:
             kind, fields = protocol.parse_request(text)
             if kind == "ping":
-                self._answer(protocol.pong(fields.get("timestamp", b"null"), self._cursor() if self.resumable else None))
+                cursor = self._cursor() if self.resumable else None
+                self._answer(protocol.pong(fields.get("timestamp", b"null"), cursor))
             else:
                 self._refilter(kind, protocol.conversation_of(fields))
         except (BadFrame, BadFilter) as bad:

@@ -12,7 +12,7 @@ from handlers.connections import Connections
 from handlers.context import CONTEXT, Context
 from handlers.events import events
 from handlers.listening import NEWCOMERS, Newcomers
-from handlers.problems import Handler, Problem, problem_middleware
+from handlers.problems import Handler, Problem, expectation_failed, problem_middleware
 from handlers.websocket import CONNECTIONS, websocket
 
 MOST_SILENT = 10.0
@@ -44,6 +44,7 @@ def make_app(context: Context) -> web.Application:
     app.router.add_get("/", http.home)
     app.cleanup_ctx.append(_pulse)
     app.on_shutdown.append(_close_sockets)
+    app.on_response_prepare.append(expectation_failed)
     return app
 
 
@@ -69,6 +70,7 @@ async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamR
     allowed = cors_headers(request, request.app[CONTEXT].settings)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         if not allowed:
+            request.app[CONTEXT].bridge.metrics.refused("origin")
             return Problem(
                 403, "Not allowed", "this origin is not allowed; --allowed-origins names those that are", "origin"
             ).response()

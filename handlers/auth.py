@@ -26,6 +26,8 @@ def owner_of(request: web.Request, settings: Settings, now: float | None = None)
         )
     if len(owner) > OWNER_LIMIT:
         raise _unauthorized("bad_owner", f"the owner has more than {OWNER_LIMIT} characters")
+    if not _is_text(owner):
+        raise _unauthorized("bad_owner", "the owner is not UTF-8")
     try:
         if settings.auth == "signed":
             _verify(request, owner, settings.signature_max_age, time.time() if now is None else now)
@@ -39,6 +41,15 @@ def owner_of(request: web.Request, settings: Settings, now: float | None = None)
 def _given(request: web.Request, header: str, query: str) -> str | None:
     """A header has precedence over the query."""
     return request.headers.get(header) or request.query.get(query)
+
+
+def _is_text(given: str) -> bool:
+    """Bytes of a header that are no UTF-8 arrive as halves of characters, which no database takes."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unauthorized(reason: str, detail: str) -> Problem:

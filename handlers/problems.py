@@ -49,6 +49,24 @@ class Problem(Exception):
         )
 
 
+def _mend(error: web.HTTPException) -> str:
+    match error.status:
+        case 404:
+            return "there is no such address; /api/websocket-info names those there are"
+        case 405:
+            return f"not with this method; {error.headers.get('Allow', 'GET')} is what this address answers"
+    return error.text or error.reason
+
+
+async def expectation_failed(request: web.Request, response: web.StreamResponse) -> None:
+    """An unknown `Expect:` is answered before any middleware is asked: this makes it a problem like the others."""
+    if isinstance(response, web.HTTPExpectationFailed):
+        request.app[CONTEXT].bridge.metrics.refused("http")
+        problem = Problem(417, response.reason, "leave out the header Expect, or say 100-continue", "http").response()
+        response.body, response.content_type = problem.body, problem.content_type
+        response.headers["Content-Length"] = str(problem.content_length)
+
+
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error leaves as problem+json; what we did not expect is logged whole and told in one line."""
@@ -60,8 +78,9 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     except web.HTTPException as error:
         if error.status < 400:
             raise
+        request.app[CONTEXT].bridge.metrics.refused("http")
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return Problem(error.status, error.reason, error.text or error.reason, "http", allowed).response()
+        return Problem(error.status, error.reason, _mend(error), "http", allowed).response()
     except ConnectionError:
         return web.Response()  # it left before it was answered: no defect, and nothing for the log
     except Exception:

@@ -29,15 +29,44 @@ async def problem(answer: ClientResponse) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
-    [("GET", "/no/such", 404, "http"), ("POST", "/healthz", 405, "http"), ("GET", "/api/ws", 401, "missing_owner")],
+    [
+        ("GET", "/no/such", 404, "http"),
+        ("POST", "/healthz", 405, "http"),
+        ("HEAD", "/api/events", 405, "http"),
+        ("GET", "/api/ws", 401, "missing_owner"),
+        ("GET", "/api/ws?publicKey=W", 400, "http"),
+    ],
 )
 async def test_every_error_is_a_problem(serve: Serve, method: str, path: str, status: int, code: str) -> None:
     """application/problem+json with what is wrong; 405 also says what is allowed."""
     service = await serve()
     answer = await service.client.request(method, path)
     assert answer.status == status
-    assert (await problem(answer))["code"] == code
+    if method != "HEAD":
+        assert (await problem(answer))["code"] == code
+    assert answer.content_type == "application/problem+json"
     assert (status == 405) == ("Allow" in answer.headers)
+    assert f'walcast_refused_total{{reason="{code}"}} 1.0' in service.bridge.metrics.exposition().decode()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/no/such"])
+async def test_an_expectation_that_nobody_knows_is_a_problem_too(serve: Serve, path: str) -> None:
+    """It is refused before any middleware is asked, and was told as plain text."""
+    service = await serve()
+    answer = await service.client.get(path, headers={"Expect": "miracles"})
+    assert (answer.status, (await problem(answer))["code"]) == (417, "http")
+
+
+async def test_an_owner_that_is_not_utf_8_is_refused(serve: Serve) -> None:
+    """The databases take no such text: with `owner_format` any it was answered 500."""
+    service = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"GET /api/conversations HTTP/1.0\r\nX-Solana-PublicKey: caf\xe9\r\n\r\n")
+    head, body = (await reader.read()).split(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.0 401 ")
+    assert json.loads(body)["code"] == "bad_owner"
 
 
 async def test_a_defect_is_told_in_one_line_and_logged_whole(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
