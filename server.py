@@ -42,10 +42,13 @@ log = logging.getLogger("walcast")
 # -- serving
 
 
-async def serve(settings: Settings, left: Left, *, announce: Callable[[str], None], load: Load | None) -> int | None:
+async def serve(
+    settings: Settings, left: Left, *, announce: Callable[[str], None], load: Load | None
+) -> tuple[int, Signals] | None:
     """Run until SIGTERM or SIGINT; with `load`, until SIGHUP as well. Raises WalcastError.
 
-    After SIGHUP: the descriptor of the socket that goes on listening, -1 if there is none. Else None.
+    After SIGHUP: the descriptor of the socket that goes on listening, -1 if there is none, and what may yet tell us
+    to end. Else None.
     """
     database = database_of(settings)
     mapping = await asyncio.to_thread(mapping_for, database, settings.map, wait=settings.wait)
@@ -66,10 +69,11 @@ async def serve(settings: Settings, left: Left, *, announce: Callable[[str], Non
                 await asyncio.to_thread(require_startable, load, settings)
             except WalcastError as error:
                 log.error("no new start, the old configuration stays: %s", error)
-            else:
+                continue
+            if not signals.is_end:
                 log.info("starting again")
                 server.farewell(Close.RESTART)
-                return server.kept_listener()
+                return server.kept_listener(), signals
         log.info("stopping")
     return None
 
@@ -84,11 +88,15 @@ def run(settings: Settings, announce: Callable[[str], None], load: Load | None =
     sys.setswitchinterval(0.0005)
     try:
         with asyncio.Runner(loop_factory=fastest_loop) as runner:
-            listener = runner.run(serve(settings, left, announce=announce, load=load))
+            again = runner.run(serve(settings, left, announce=announce, load=load))
     except WalcastError as error:
         fail(error)
-    if listener is not None:
-        start_again(listener, settings.host, settings.port)
+    if again is not None:
+        listener, signals = again
+        if signals.is_end:  # told so while it was closing; the new start would not know of it
+            log.info("stopping")
+        else:
+            start_again(listener, settings.host, settings.port)
 
 
 def fastest_loop() -> asyncio.AbstractEventLoop:

@@ -49,12 +49,18 @@ class Signals:
 
     def __init__(self, *, hangup: bool) -> None:
         self._caught = asyncio.Queue[int]()
+        self.is_end = False
+        """Whether it is to end, though nobody may have waited for that yet."""
         self._has_terminal = os.isatty(0)
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._caught.put_nowait, number)
+            self._loop.add_signal_handler(number, self._on_end, number)
         if hangup:  # not the loop's: at its end it would let the next one kill us, just before the new start
             signal.signal(signal.SIGHUP, self._on_hangup)
+
+    def _on_end(self, number: int) -> None:
+        self.is_end = True
+        self._caught.put_nowait(number)
 
     def _on_hangup(self, number: int, _frame: object) -> None:
         if not self._loop.is_closed():

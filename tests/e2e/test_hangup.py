@@ -162,6 +162,20 @@ async def test_a_state_file_that_cannot_be_used_is_a_mistake(
         await asyncio.to_thread(let_go)
 
 
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_an_end_that_follows_a_hangup_is_heard(tmp_path: Path, is_closing: bool) -> None:
+    """SIGTERM before or while the old run closes its sockets: it was lost, and the new run went on."""
+    with configured(tmp_path) as (_, server):
+        await server.ready()
+        async with subscriber(server, "anna") as client:
+            server.signal(signal.SIGHUP)
+            if is_closing:
+                assert await client.closed() == 4200
+            server.signal(signal.SIGTERM)
+            code = await asyncio.to_thread(server.wait)
+        assert code == 0 or (is_closing and code == -signal.SIGTERM)  # between two runs the system ends it
+
+
 async def test_another_state_file_is_moved_to_and_another_name_of_the_same_is_none(tmp_path: Path) -> None:
     """A new one is a new epoch; its own lock does not keep it from its own file."""
     (tmp_path / "link").symlink_to(tmp_path)
