@@ -72,8 +72,10 @@ class Settings(BaseSettings):
         0.25, gt=0, le=1, description="Share of one processor that a long pass over the tables may take."
     )
     heartbeat: float = Field(20, gt=0, description="Seconds between pings; a peer silent for two of them is dead.")
-    max_connections: int = Field(20_000, ge=1, description="Open WebSocket connections, in all.")
-    max_connections_per_owner: int = Field(100, ge=1, description="Open WebSocket connections of one owner.")
+    max_connections: int = Field(
+        20_000, ge=1, description="Open connections in all: sockets, event streams and requests that wait."
+    )
+    max_connections_per_owner: int = Field(100, ge=1, description="The same of one owner.")
     max_frame_bytes: int = Field(
         65_536, ge=128, description="Largest frame a client may send; a bigger one closes with 1009."
     )
