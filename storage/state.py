@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +29,7 @@ _KNOWN = "loc, key, digest, place, pending, id, home"
 _MAGIC = b"SQLite format 3\0"
 PRUNE_STEP = 256
 """At most so many events leave the log per transaction, so that pruning never delays a look; or twice as many as come
-with it, so that a writer of big commits does not fill the log faster than it empties."""
+with it, so that big commits do not outrun it."""
 
 
 def boot_id() -> str | None:
@@ -383,11 +382,13 @@ class StateFile(FailedRows, Homes, Epochs):
         spent, expired = max(self.pruned, self.head - self._keep_events), int(time.time() * 1000) - self._keep_ms
         if self._oldest is not None and self._oldest[0] > spent and self._oldest[1] >= expired:
             return
-        oldest = self._sql.execute(
-            "SELECT seq, at, owners FROM events WHERE seq < ? ORDER BY seq LIMIT ?", (self.head, most)
-        ).fetchall()
-        doomed = [row[::2] for row in takewhile(lambda row: row[0] <= spent or row[1] < expired, oldest)]
-        self._oldest = next((row[:2] for row in oldest[len(doomed) :]), None)
+        doomed, self._oldest = [], None
+        oldest = "SELECT seq, at, owners FROM events WHERE seq < ? ORDER BY seq LIMIT ?"
+        for seq, at, owners in self._sql.execute(oldest, (self.head, most)):
+            if seq > spent and at >= expired:
+                self._oldest = seq, at
+                break
+            doomed.append((seq, owners))
         if not doomed:
             return
         self._sql.executemany(
