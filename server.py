@@ -23,7 +23,7 @@ from bridge.discover import mapping_for
 from bridge.protocol import Close
 from bridge.service import Bridge
 from bridge.settings import Settings, load_settings
-from handlers.again import Left, Load, Signals, database_of, require_startable, start_again, state_of
+from handlers.again import Left, Load, Signals, database_of, default_state, require_startable, start_again, state_of
 from handlers.app import make_app
 from handlers.context import VERSION, Context
 from handlers.limits import fitted
@@ -217,11 +217,17 @@ def serve_command(config: Path | None, **options: object) -> None:
 @cli.command("inspect")
 @click.argument("database", metavar="DB", required=False, type=click.Path(path_type=Path))
 @click.option("--write", "target", metavar="FILE", type=click.Path(path_type=Path), help="Save the mapping.")
+@click.option("--state", metavar="FILE", type=click.Path(path_type=Path), help="Of a serve on this database.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--presets", "list_presets", is_flag=True, help="List the presets and end.")
 @click.option("--no-presets", is_flag=True, help="Look at the data even where a preset is for the schema.")
 def inspect_command(
-    database: Path | None, target: Path | None, as_json: bool, list_presets: bool, no_presets: bool
+    database: Path | None,
+    target: Path | None,
+    state: Path | None,
+    as_json: bool,
+    list_presets: bool,
+    no_presets: bool,
 ) -> None:
     """Look at a database never seen before, and propose a mapping."""
     from bridge.inspect import inspection, report
@@ -233,7 +239,9 @@ def inspect_command(
     if database is None:
         fail(ConfigurationError("no database given", "say walcast inspect DB, or --presets"))
     try:
-        looked = inspection.inspect_database(database, use_presets=not no_presets)
+        looked = inspection.inspect_database(
+            database, use_presets=not no_presets, state=state or default_state(database)
+        )
         if target is not None:
             inspection.save(looked, target)
     except WalcastError as error:

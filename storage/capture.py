@@ -85,6 +85,7 @@ class Capture(Figures):
                 self._prepare(watched, existing_is_baseline)
             self._version = Version(-1, version.schema)
         self._hints.reset(self._legacy)
+        self._state.note_capture(self.mode, self.fallback_reasons)
         self.is_attached = True
 
     def _database_id(self) -> str:
@@ -161,6 +162,8 @@ class Capture(Figures):
                     return False
                 self.looks += 1
                 batches, hinted = news
+                if hinted is None:
+                    self._state.note_capture(self.mode, self.fallback_reasons)
                 self._examiner.record(batches)
         finally:
             self._hints.after()

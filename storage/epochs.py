@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
@@ -97,6 +98,8 @@ class Epochs(ABC):
         self._version: FileVersion | None = None
         """The newest version of the database seen; written with whatever is recorded next."""
         self._written: FileVersion | None = None
+        self._capture: str | None = None
+        self._written_capture: str | None = None
 
     @property
     @abstractmethod
@@ -138,7 +141,7 @@ class Epochs(ABC):
         known, before = self._get("database"), FileVersion.parse(self._get("file_version"))
         self._set("database", database)
         self._version = version
-        self._set_version()
+        self._set_noted()
         if known not in (None, database):
             return "database_replaced"
         return "database_restored" if version is not None and version.is_before(before) else None
@@ -167,8 +170,15 @@ class Epochs(ABC):
             version = version._replace(sequences=self._version.sequences)
         self._version = version
 
-    def _set_version(self) -> None:
+    def note_capture(self, engine: str, fallbacks: Mapping[str, int]) -> None:
+        """How changes are found in this run, and how often that could not be told, by reason: for `inspect`."""
+        self._capture = json.dumps({"engine": engine, "fallbacks": dict(fallbacks)})
+
+    def _set_noted(self) -> None:
         """Inside a transaction. Written seldom enough to cost nothing, often enough to notice a backup."""
+        if self._capture != self._written_capture:
+            self._set("capture", self._capture)
+            self._written_capture = self._capture
         if self._version != self._written:
             self._set("file_version", None if self._version is None else str(self._version))
             self._written = self._version

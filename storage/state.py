@@ -132,7 +132,7 @@ class StateFile(FailedRows, Homes, Epochs):
         if self._connection is not None:
             with suppress(sqlite3.Error):  # a full disk must not keep us from closing
                 self._connection.execute("PRAGMA synchronous=FULL")
-                self._set_version()
+                self._set_noted()
                 self._set("clean", 1)
             self._connection.close()
             self._connection = None
@@ -156,7 +156,7 @@ class StateFile(FailedRows, Homes, Epochs):
         except BaseException:
             self.epoch, self.head, self.pruned = before
             self._last.clear()
-            self._written = self._oldest = None
+            self._written = self._written_capture = self._oldest = None
             self.forget_homes()
             with suppress(sqlite3.Error):
                 sql.execute("ROLLBACK")
@@ -326,7 +326,7 @@ class StateFile(FailedRows, Homes, Epochs):
         if forget:
             self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
         self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?)", remember)
-        self._set_version()
+        self._set_noted()
         if events:
             self._prune(max(PRUNE_STEP, 2 * len(events)))
         return events

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from storage.errors import StateUnusable
@@ -56,6 +58,39 @@ def is_indexed(connection: sqlite3.Connection, table: str, expression: str) -> b
 
 
 @dataclass(frozen=True, slots=True)
+class LastRun:
+    """How the last `serve` found changes, or the one that runs: its engine, and how often that had to fall back."""
+
+    engine: str
+    fallbacks: dict[str, int]
+    """Looks for which a pass over the tables was needed, by reason."""
+
+
+def last_run(state: Path) -> LastRun | None:
+    """What a state file says of it; None if there is no state file, or one that says nothing."""
+    if not state.is_file():
+        return None
+    try:
+        noted = _read(state, "SELECT value FROM meta WHERE name = 'capture'")
+        if not noted:
+            return None
+        run = json.loads(noted[0][0])
+        return LastRun(str(run["engine"]), {str(reason): int(count) for reason, count in run["fallbacks"].items()})
+    except (StateUnusable, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _read(state: Path, sql: str) -> list[tuple[Any, ...]]:
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(state.absolute()))}?mode=ro", uri=True, timeout=5)
+        ) as connection:
+            return connection.execute(sql).fetchall()
+    except sqlite3.Error as error:
+        raise StateUnusable(f"the state file {state} cannot be read ({error})", "check --state") from error
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A row that could not be pushed, as the state file remembers it. `at` is in milliseconds since 1970."""
 
@@ -69,16 +104,11 @@ def dead_letters(state: Path) -> list[DeadLetter]:
     """The rows that wait to be mended, the newest first. Raises StateUnusable."""
     if not state.is_file():
         raise StateUnusable(f"the state file {state} is not there", "name it with --state; serve makes it")
-    try:
-        with closing(
-            sqlite3.connect(f"file:{quote(str(state.absolute()))}?mode=ro", uri=True, timeout=5)
-        ) as connection:
-            found = connection.execute(
-                "SELECT s.identity, f.loc, f.reason, f.at FROM failed f LEFT JOIN sections s ON s.number = f.section "
-                "ORDER BY f.at DESC, f.loc DESC"
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise StateUnusable(f"the state file {state} cannot be read ({error})", "check --state") from error
+    found = _read(
+        state,
+        "SELECT s.identity, f.loc, f.reason, f.at FROM failed f LEFT JOIN sections s ON s.number = f.section "
+        "ORDER BY f.at DESC, f.loc DESC",
+    )
     return [DeadLetter(_table_of(identity), int(loc), str(reason), int(at)) for identity, loc, reason, at in found]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from bridge.inspect import owners, trial
@@ -16,6 +16,7 @@ from bridge.inspect.trial import Trial
 from bridge.mapping import Mapping, Messages, parse_mapping
 from storage.errors import ConfigurationError, MappingMisfit
 from storage.profile import Profile, capture_engine, opened, read_profile
+from storage.survey import LastRun, last_run
 
 MOST_UNOWNED = 0.2
 """More rows without an owner than that, and the mapping is not used unasked."""
@@ -34,6 +35,8 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
     engine: str = ""
     """What will say where to look; empty when it was not asked for."""
+    last_run: LastRun | None = None
+    """How `serve` has found changes in this database, where its state file tells."""
 
     @property
     def is_certain(self) -> bool:
@@ -76,8 +79,13 @@ class Inspection:
         return [sample for _, sample in sorted(ranked, key=lambda pair: pair[0])][:3]
 
 
-def inspect_database(path: Path, *, use_presets: bool = True, with_engine: bool = True) -> Inspection:
-    """Look at a database. Raises DatabaseUnusable, DatabaseAway; MappingMisfit when nothing in it fits."""
+def inspect_database(
+    path: Path, *, use_presets: bool = True, with_engine: bool = True, state: Path | None = None
+) -> Inspection:
+    """Look at a database. Raises DatabaseUnusable, DatabaseAway; MappingMisfit when nothing in it fits.
+
+    `state` is the state file of a `serve` that runs or ran on it, if there is one.
+    """
     with opened(path) as connection:
         profile = read_profile(connection, path)
         preset = recognised(profile) if use_presets else None
@@ -97,6 +105,7 @@ def inspect_database(path: Path, *, use_presets: bool = True, with_engine: bool 
     if with_engine:
         looked.engine = capture_engine(path)
         looked.notes += _about_engine(profile)
+    looked.last_run = last_run(state) if state is not None else None
     return looked
 
 
@@ -225,6 +234,7 @@ def as_json(looked: Inspection) -> dict[str, object]:
         "database": str(looked.profile.path),
         "journal_mode": looked.profile.journal_mode,
         "engine": looked.engine,
+        "last_run": asdict(looked.last_run) if looked.last_run is not None else None,
         "preset": looked.preset.name if looked.preset else None,
         "certain": looked.is_certain,
         "tables": [{"name": t.name, "rows": t.rows, "used_as": roles.get(t.name)} for t in looked.profile.tables],

@@ -16,7 +16,7 @@ from bridge.inspect.findings import Finding
 from bridge.inspect.inspection import Inspection
 from bridge.inspect.presets import Preset
 from bridge.inspect.toml import ORDER
-from storage.survey import DeadLetter
+from storage.survey import DeadLetter, LastRun
 
 MOST_TABLES = 12
 SAMPLE_CHARACTERS = 600
@@ -42,6 +42,7 @@ def _head(looked: Inspection) -> Text:
     head = Text.assemble(
         (str(profile.path), "bold"), "\n",
         "journal mode  ", (profile.journal_mode, "bold"), f"; changes are found by {looked.engine or 'scan'}\n",
+        *_last_run(looked.last_run),
         "tables (rows) ", ", ".join(shown[:MOST_TABLES]) or "none with rows", f" and {more} more" if more > 0 else "",
         "\n",
     )  # fmt: skip
@@ -52,6 +53,14 @@ def _head(looked: Inspection) -> Text:
         else "none is for this schema; what follows is read from the data"
     )
     return head.append_text(Text.assemble("preset        ", (told, "bold green" if preset else "")))
+
+
+def _last_run(run: LastRun | None) -> list[str]:
+    if run is None:
+        return []
+    reasons = sorted(run.fallbacks.items(), key=lambda reason: -reason[1])
+    told = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
+    return [f"last serve    by {run.engine}; fell back to a pass over the tables: {told or 'never'}\n"]
 
 
 def _title(text: str) -> Text:

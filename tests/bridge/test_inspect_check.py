@@ -15,6 +15,7 @@ from bridge.inspect.findings import Finding
 from bridge.inspect.preflight import file_system, preflight
 from bridge.mapping import REFERENCE
 from server import cli
+from storage.state import StateFile
 from tests.bridge.inspect_schemas import SCHEMAS, said
 from tests.bridge.inspect_writers import WRITERS
 
@@ -172,6 +173,23 @@ def test_dead_letters_are_listed(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1].split() == ["m", "7", "2023-11-14T22:13:20+00:00", "malformed", "JSON"]
     assert walcast("check", "--db", path, "--state", tmp_path / "none", "--dead-letters").exit_code == 2
+
+
+def test_how_serve_found_changes_is_told_from_its_state_file(tmp_path: Path) -> None:
+    """Its engine and its fallbacks, the most frequent first; without a state file, or with another, nothing."""
+    path, state = WRITERS[0].build(tmp_path / "a.db"), tmp_path / "state"
+    file = StateFile(state, keep_events=1, keep_seconds=1)
+    file.open()
+    assert "last serve" not in walcast("inspect", path, "--state", state).stdout
+    file.note_capture("journal-pages", {"start": 1, "journal_missed": 2345})
+    file.close()
+    told = walcast("inspect", path, "--state", state).stdout
+    expected = "by journal-pages; fell back to a pass over the tables: journal_missed 2,345, start 1"
+    assert f"last serve    {expected}" in told
+    run = json.loads(walcast("inspect", path, "--state", state, "--json").stdout)["last_run"]
+    assert run == {"engine": "journal-pages", "fallbacks": {"start": 1, "journal_missed": 2345}}
+    for other in (tmp_path / "none", path):
+        assert json.loads(walcast("inspect", path, "--state", other, "--json").stdout)["last_run"] is None
 
 
 def test_the_command_prints_saves_and_answers_scripts(tmp_path: Path) -> None:

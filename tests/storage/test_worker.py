@@ -18,6 +18,7 @@ from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit
 from storage.hints import Hints, NoHints
 from storage.legacy import Busy, LegacyDatabase
 from storage.state import StateFile
+from storage.survey import last_run
 from storage.types import Event
 from storage.wake import Waker
 from storage.worker import CaptureWorker, Pace
@@ -115,6 +116,17 @@ def test_each_of_the_two_ways_to_wake_is_enough_by_itself(
             say(writer, f"m{number}")
             bench.until_pushed(*[f"m{n}" for n in range(number + 1)])
     assert (bench.worker.status.phase, bench.worker.status.error) == ("stopped", None)
+
+
+def test_the_state_file_tells_how_changes_were_found(path: Path, writer: sqlite3.Connection) -> None:
+    """With what was recorded and at the end, for `inspect`."""
+    with running(Bench(path)) as bench:
+        assert bench.worker.settled(20)
+        say(writer, "m")
+        bench.until_pushed("m")
+    run = last_run(path.with_name("state"))
+    assert run is not None
+    assert (run.engine, list(run.fallbacks)) == ("scan", ["no_engine"])
 
 
 def test_what_is_there_at_the_first_attach_is_no_event(path: Path, writer: sqlite3.Connection) -> None:
