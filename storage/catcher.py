@@ -149,12 +149,13 @@ class JournalCatcher:
         if not is_watching or self._database is None or not self._caught:
             return
         assert self._inotify is not None
-        with suppress(OSError):
+        try:
             if _has_ended(self._caught[-1]):
-                self._watches = tuple(
-                    self._inotify.add_watch(path, flags.MODIFY) for path in (self._journal, self._path)
-                )
+                for path in (self._journal, self._path):
+                    self._watches += (self._inotify.add_watch(path, flags.MODIFY),)
                 self._staying = StayingJournal(self._database, self._caught[-1])
+        except OSError:  # it is gone, or there are no watches left
+            self._leave()
 
     def _leave(self) -> None:
         """The journal is gone, or nobody is to be told of it any more."""
