@@ -7,7 +7,7 @@ events after it meet without a gap and without an overlap (the ordering rule of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from bridge.decide import MESSAGE_UPDATE, TASK_UPDATE
 from bridge.filters import EVERYTHING
@@ -71,18 +71,23 @@ class Hub:
         """How many sessions an owner has."""
         return len(self._sessions.get(owner, ()))
 
-    def publish(self, epoch: str, events: Iterable[Event]) -> None:
+    def publish(self, epoch: str, events: Sequence[Event]) -> None:
         """Give events to their owners' sessions: each encoded once, all frames of a session in one write."""
         self._epoch = epoch
         touched: dict[Subscription, None] = {}
+        delivered = 0
         for event in events:
             self._seq = event.seq
-            self._metrics.event(event.type)
-            self._route(event, touched)
+            delivered += self._route(event, touched)
         for session in touched:
             self.flush(session)
+        # Afterwards and at once: counting is dearer than the hand-over itself.
+        for event in events:
+            self._metrics.event(event.type)
+        self._metrics.delivered.inc(delivered)
 
-    def _route(self, event: Event, touched: dict[Subscription, None]) -> None:
+    def _route(self, event: Event, touched: dict[Subscription, None]) -> int:
+        """How many sessions got it."""
         is_ordinary = EVERYTHING.wants(event)  # asked once: nearly every client wants just that
         whole = _whole(event)
         delivered = 0
@@ -100,7 +105,7 @@ class Hub:
                 session.put(frame, whole)
                 touched[session] = None
                 delivered += 1
-        self._metrics.delivered.inc(delivered)  # once: counting is dearer than the hand-over itself
+        return delivered
 
     def flush(self, session: Subscription) -> None:
         """Send what is queued for a session; what its peer cannot take now is tried again later."""
