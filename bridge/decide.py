@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 from math import isfinite
 
 from bridge.content import Json, content_parts, element_parts, joined_text, parse_json
@@ -100,7 +99,7 @@ def _update(change: Change, row: Row, owners: tuple[str, ...], told: tuple[str, 
         before = digest_of((row.values[0], change.home.owner, *row.values[2:]))
         if change.known is not None and before == change.known.digest:
             owners = _without(owners, told)
-    return replace(render(change.section, row, owners, is_new=False), is_optional=True) if owners else None
+    return render(change.section, row, owners, is_new=False)._replace(is_optional=True) if owners else None
 
 
 def render(section: Section, row: Row, owners: tuple[str, ...], *, is_new: bool = True) -> Draft:

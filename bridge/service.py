@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from bridge.decide import decide
 from bridge.hub import Hub
@@ -54,7 +55,9 @@ class Bridge:
         self._hints = PageHints(database)
         self._waker = Waker(database, use_inotify=settings.inotify)
         self._log = EventLog(state)
-        self._slots = threading.BoundedSemaphore(UNDELIVERED)
+        self._slots: SimpleQueue[None] = SimpleQueue()  # a semaphore without a line of Python on the way
+        for _ in range(UNDELIVERED):
+            self._slots.put(None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics = Metrics()
         self.hub = Hub(self.metrics)
@@ -121,15 +124,18 @@ class Bridge:
             self._hand_over(epoch, events[start : start + PORTION])
 
     def _hand_over(self, epoch: str, events: list[Event]) -> None:
-        while not self._slots.acquire(timeout=0.1):
+        while True:
+            with suppress(Empty):
+                self._slots.get(timeout=0.1)
+                break
             if self._loop is None:
                 return
         loop = self._loop
         if loop is None or loop.is_closed():
-            self._slots.release()
+            self._slots.put(None)
             return
         loop.call_soon_threadsafe(self._deliver, epoch, events)
 
     def _deliver(self, epoch: str, events: list[Event]) -> None:
-        self._slots.release()
+        self._slots.put(None)
         self.hub.publish(epoch, events)

@@ -77,7 +77,7 @@ class Page:
     `rowids` are those of a table leaf, ascending; `overflow` pairs a rowid of the same leaf with the first page of its
     overflow chain. `children` are the pages under an interior page from left to right, the right-most pointer
     included; `keys` are the rowids between the children of a table interior page, one fewer than children. `cells` are
-    those of a table leaf, by their offset and in the order of `rowids`.
+    those of a table leaf, by their offset and in the order of `rowids`, and `image` is what they were read from.
     """
 
     pgno: int
@@ -87,6 +87,7 @@ class Page:
     children: tuple[int, ...] = ()
     keys: tuple[int, ...] = ()
     cells: Mapping[int, Cell] = field(default_factory=dict, compare=False, repr=False)
+    image: bytes = field(default=b"", compare=False, repr=False)
 
 
 class PtrmapKind(IntEnum):
@@ -159,7 +160,7 @@ def parse_page(data: bytes, pgno: int, usable_size: int, before: Mapping[int, Ce
             return None
         rowids = tuple([rowid for rowid, _, _ in cells.values()])
         overflow = tuple([(rowid, first) for rowid, first, _ in cells.values() if first])
-        return Page(pgno, kind, rowids, overflow, cells=cells)
+        return Page(pgno, kind, rowids, overflow, cells=cells, image=data[:usable_size])
     if kind is PageKind.INDEX_LEAF:
         return None if _cell_pointers(data, start, 8, usable_size) is None else Page(pgno, kind)
     return _interior(data, pgno, start, kind, usable_size)
@@ -172,6 +173,33 @@ def leaf_rowids(data: bytes, pgno: int, usable_size: int) -> tuple[int, ...] | N
         return None
     cells = _leaf_cells(data, start, usable_size, NO_CELLS)
     return None if cells is None else tuple(rowid for rowid, _, _ in cells.values())
+
+
+def appended_rowids(data: bytes, before: bytes, count: int, last: int, usable_size: int) -> tuple[int, ...] | None:
+    """The rowids that a table leaf has more than `before`, its image when it was read: then it had `count` rows up to
+    rowid `last`. None unless all their cells stand where they stood and only rows without overflow follow them.
+
+    Most commits append a row. Comparing bytes then takes a tenth of the time of reading every cell again. Not for
+    page 1.
+    """
+    if len(before) != usable_size or len(data) < usable_size or data[0] != PageKind.TABLE_LEAF:
+        return None
+    total, content, _, content_before = *unpack_from(">2H", data, 3), *unpack_from(">2H", before, 3)
+    content, content_before, end = content or 65536, content_before or 65536, 8 + 2 * count
+    if total <= count or not end + 2 * (total - count) <= content <= content_before:
+        return None
+    if not data.startswith(before[8:end], 8) or data[content_before:usable_size] != before[content_before:]:
+        return None
+    pointers: tuple[int, ...] = unpack_from(f">{total - count}H", data, end)
+    if not content <= min(pointers) <= max(pointers) <= usable_size - 4:
+        return None
+    try:
+        cells = _read_leaf_cells(data, pointers, usable_size, NO_CELLS, last)
+    except IndexError:
+        return None
+    if cells is None or any(first for _, first, _ in cells.values()):
+        return None
+    return tuple([rowid for rowid, _, _ in cells.values()])
 
 
 def overflow_next(data: bytes) -> int:
@@ -260,11 +288,15 @@ def _leaf_cells(data: bytes, start: int, usable_size: int, before: Mapping[int, 
 
 
 def _read_leaf_cells(
-    data: bytes, pointers: tuple[int, ...], usable_size: int, before: Mapping[int, Cell]
+    data: bytes,
+    pointers: tuple[int, ...],
+    usable_size: int,
+    before: Mapping[int, Cell],
+    previous: int = _SMALLEST_ROWID - 1,
 ) -> dict[int, Cell] | None:
+    """`previous` is the rowid that stands before them."""
     cells: dict[int, Cell] = {}
     longest_local = usable_size - 35
-    previous = _SMALLEST_ROWID - 1
     # Every look runs this loop over every page of a commit. Varints are decoded in place, because a call for each
     # costs as much as all the rest of the cell.
     for start in pointers:

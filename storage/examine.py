@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from storage.candidates import Places
 from storage.compare import Comparison, compare, compare_children
@@ -53,8 +54,7 @@ class Unsettled(Exception):
     """What was read leaves a question that only the snapshot it was read from can answer: read it again, and ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Rows of some places, or of a chunk of the table, as one snapshot shows them."""
 
     watched: Watched
@@ -78,6 +78,21 @@ class Silence:
         self._examiner.may_ask = True
 
 
+class Recording:
+    """A transaction of an examiner, for the length of a block."""
+
+    __slots__ = ("_examiner",)
+
+    def __init__(self, examiner: Examiner) -> None:
+        self._examiner = examiner
+
+    def __enter__(self) -> None:
+        self._examiner.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._examiner.end(is_good=kind is None)
+
+
 class Examiner:
     """Reads inside the snapshot that the caller holds; examines inside or outside, records and publishes outside."""
 
@@ -88,20 +103,23 @@ class Examiner:
         """Whether a snapshot is open, so that the database can be asked."""
         self.rows_read = self.records = 0
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Recording:
         """What is looked up and recorded inside is one transaction of the state file; published when it is through.
 
         Look-ups cost a third of what they cost one by one, and that counts where the writer waits for our snapshot.
         """
-        unpublished: list[Event] = []
-        with self._state.transaction():
-            self._unpublished = unpublished
-            try:
-                yield
-            finally:
-                self._unpublished = None
-        if unpublished:
+        return Recording(self)
+
+    def begin(self) -> None:
+        """Enter `transaction`."""
+        self._state.transaction().begin()
+        self._unpublished = []
+
+    def end(self, *, is_good: bool) -> None:
+        """Leave `transaction`: commit and publish, or take back what was done inside."""
+        unpublished, self._unpublished = self._unpublished, None
+        self._state.transaction().end(is_good=is_good)
+        if unpublished and is_good:
             self._publish(self._state.epoch, unpublished)
 
     def asking_nothing(self) -> Silence:
@@ -333,7 +351,7 @@ class Examiner:
         if change.section.kind == "child":
             return Outcome(change)
         if change.known is not None and change.known.is_told:
-            change = replace(change, home=self._state.home(change.known))
+            change = change._replace(home=self._state.home(change.known))
         return self._decide(change)
 
 

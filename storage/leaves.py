@@ -11,20 +11,42 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from storage.btree import NO_CELLS, Cell, Page
+from storage.btree import NO_CELLS, Cell, Page, appended_rowids, parse_page
 
 MAX_LEAVES_BYTES = 4 << 20
 OVERHEAD = 200
 """Bytes of memory that a cell takes beside its own, about."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Leaf:
-    """The cells of a leaf by offset, and the numbers of the sections whose table it may be of."""
+    """A leaf as it was, and the numbers of the sections whose table it may be of."""
 
-    cells: Mapping[int, Cell]
+    pgno: int
+    image: bytes
+    count: int
+    last: int
+    """Its highest rowid; meaningless if `count` is 0."""
+    is_plain: bool
+    """Whether its rows have no overflow pages."""
     sections: tuple[int, ...]
-    size: int
+    read: Mapping[int, Cell] | None
+    """Its cells by offset, None where they were not read since rows were appended."""
+    size: int = 0
+
+    def appended(self, image: bytes, usable: int) -> tuple[int, ...] | None:
+        """The rowids that came, if appending rows is all that was done to it since."""
+        if not self.is_plain or not self.count or self.pgno == 1:
+            return None
+        return appended_rowids(image, self.image, self.count, self.last, usable)
+
+    @property
+    def cells(self) -> Mapping[int, Cell]:
+        """Its cells by offset."""
+        if self.read is None:
+            page = parse_page(self.image, self.pgno, len(self.image))
+            self.read = NO_CELLS if page is None else page.cells
+        return self.read
 
     def changed(self, page: Page) -> set[int]:
         """The rowids whose cells differ, those that came and those that went."""
@@ -50,9 +72,23 @@ class KnownLeaves:
     def put(self, page: Page, sections: Iterable[int]) -> None:
         """How a page is now, which is what the open snapshot shows."""
         self.drop(page.pgno)
-        size = sum([len(cell) + OVERHEAD for _, _, cell in page.cells.values()])
-        self._leaves[page.pgno] = Leaf(page.cells, tuple(sections), size)
-        self._size += size
+        last = page.rowids[-1] if page.rowids else 0
+        self._keep(
+            Leaf(page.pgno, page.image, len(page.rowids), last, not page.overflow, tuple(sections), page.cells),
+            sum([len(cell) + OVERHEAD for _, _, cell in page.cells.values()]),
+        )
+
+    def grow(self, leaf: Leaf, image: bytes, appended: tuple[int, ...]) -> None:
+        """A leaf is as it was, but for rows that were appended. Its cells are read when they are asked for."""
+        self.drop(leaf.pgno)
+        usable, count = len(leaf.image), leaf.count + len(appended)
+        self._keep(Leaf(leaf.pgno, image[:usable], count, appended[-1], True, leaf.sections, None), count * OVERHEAD)
+
+    def _keep(self, leaf: Leaf, size: int) -> None:
+        """`size` is that of the cells, also of those that are yet to be read."""
+        leaf.size = size + len(leaf.image)
+        self._leaves[leaf.pgno] = leaf
+        self._size += leaf.size
         while self._size > MAX_LEAVES_BYTES:
             self._size -= self._leaves.popitem(last=False)[1].size
 

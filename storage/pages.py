@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from storage.btree import DatabaseHeader, Page, PageKind, is_ptrmap, overflow_next, parse_page, parse_trunk
+from storage.btree import (
+    HEADER_SIZE,
+    DatabaseHeader,
+    Page,
+    PageKind,
+    is_ptrmap,
+    overflow_next,
+    parse_page,
+    parse_trunk,
+)
 from storage.candidates import Candidates, candidates_of
-from storage.leaves import KnownLeaves
+from storage.leaves import KnownLeaves, Leaf
 from storage.reader import SectionReader
 
 MAX_BYTES = 32 << 20
@@ -105,10 +114,17 @@ def places_of(
     newer than the open snapshot. Raises Gap.
     """
     leaves: list[Page] = []
+    grown: list[tuple[Leaf, bytes, tuple[int, ...]]] = []
     other: set[int] = set()
     owners = memory.owners
     has_index = is_structural = False
+    # Whose a leaf is need not be asked where it cannot have changed hands: see storage/leaves.py.
+    may_grow = is_exact and not any(_is_interior(number, image) for number, image in images.items())
     for number, image in images.items():
+        leaf = memory.leaves.get(number) if may_grow else None
+        if leaf is not None and (appended := leaf.appended(image, usable)) is not None:
+            grown.append((leaf, image, appended))
+            continue
         page = parse_page(image, number, usable, memory.leaves.cells(number))
         if page is not None and page.kind is PageKind.TABLE_LEAF:
             leaves.append(page)
@@ -120,7 +136,7 @@ def places_of(
             is_structural = True
         else:
             has_index = True
-    if sum(len(leaf.rowids) for leaf in leaves) > MAX_ROWS:
+    if sum([len(leaf.rowids) for leaf in leaves]) > MAX_ROWS:
         raise Gap("burst")
     touched: dict[int, set[int]] = {}
     if other or any(leaf.overflow for leaf in leaves):
@@ -133,10 +149,19 @@ def places_of(
         if header.largest_root:
             other = {number for number in other if not is_ptrmap(number, usable)}
         touched = _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
-    return candidates_of(
-        leaves, owners.of(other, read), readers, memory.leaves, touched,
+    found = candidates_of(
+        leaves, owners.of(other, read) if other else (), readers, memory.leaves, touched,
         other_trees=has_index, is_structural=is_structural, is_exact=is_exact,
     )  # fmt: skip
+    for leaf, image, appended in grown:
+        for section in leaf.sections:
+            found[section].locs.update(appended)
+        memory.leaves.grow(leaf, image, appended)
+    return found
+
+
+def _is_interior(number: int, image: bytes) -> bool:
+    return image[HEADER_SIZE if number == 1 else 0] == PageKind.TABLE_INTERIOR
 
 
 def _free_pages(trunk: int, usable: int, read: Read) -> set[int]:

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from storage.errors import MappingMisfit
 from storage.names import column_names, hint_for, nearest, quoted, reason_of, text
@@ -37,8 +37,7 @@ class BadRow:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Rows in the order of the table. They are all that stand after the previous chunk and up to `last`.
 
     `last` is where the next chunk begins, None when this one reached the end of the table. `locs` are given where a

@@ -12,8 +12,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from storage.failed import FailedRows
 from storage.homes import Homes
 from storage.lock import FileLock
 from storage.schema import APPLICATION_ID, FORMAT, SCHEMA, migrate
+from storage.transaction import Transaction
 from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, place_of
 
 _KNOWN = "loc, key, digest, place, pending, id, home"
@@ -51,7 +52,9 @@ class StateFile(FailedRows, Homes, Epochs):
         self._lock = FileLock(real.with_name(real.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
         self._keyed: set[int] = set()
-        self._is_in_transaction = False
+        self._transaction: Transaction | None = None
+        self._before = "", 0, 0
+        """Epoch, head and pruned as they were before the transaction that is open."""
         self._highest: dict[int, int] = {}
         """Of each section a rowid above which nothing is known."""
         self._oldest: tuple[int, int] | None = None
@@ -92,6 +95,7 @@ class StateFile(FailedRows, Homes, Epochs):
         self._refuse_foreign()
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5)
         sql = self._connection
+        self._transaction = Transaction(sql, self._undo)
         if sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             found = sql.execute("PRAGMA application_id").fetchone()[0], sql.execute("PRAGMA user_version").fetchone()[0]
             if found[0] != APPLICATION_ID:
@@ -135,34 +139,22 @@ class StateFile(FailedRows, Homes, Epochs):
                 self._set_noted()
                 self._set("clean", 1)
             self._connection.close()
-            self._connection = None
+            self._connection = self._transaction = None
         self._lock.release()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """BEGIN IMMEDIATE ... COMMIT, rolled back on any error. What is kept in memory follows what is on disk.
+    def transaction(self) -> Transaction:
+        """One transaction for the length of a block. Inside another it is part of that one."""
+        if self._transaction is None:
+            raise StateUnusable(f"the state file {self.path} is not open")
+        if not self._transaction.is_open:
+            self._before = self.epoch, self.head, self.pruned
+        return self._transaction
 
-        Inside another it is part of that one.
-        """
-        if self._is_in_transaction:
-            yield
-            return
-        sql, before = self._sql, (self.epoch, self.head, self.pruned)
-        sql.execute("BEGIN IMMEDIATE")
-        self._is_in_transaction = True
-        try:
-            yield
-            sql.execute("COMMIT")
-        except BaseException:
-            self.epoch, self.head, self.pruned = before
-            self._last.clear()
-            self._written = self._written_capture = self._oldest = None
-            self.forget_homes()
-            with suppress(sqlite3.Error):
-                sql.execute("ROLLBACK")
-            raise
-        finally:
-            self._is_in_transaction = False
+    def _undo(self) -> None:
+        self.epoch, self.head, self.pruned = self._before
+        self._last.clear()
+        self._written = self._written_capture = self._oldest = None
+        self.forget_homes()
 
     # -- sections
 

@@ -8,7 +8,8 @@ from enum import Enum
 from functools import lru_cache
 from hashlib import blake2b
 from marshal import dumps
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 Kind = Literal["message", "task", "child"]
 Value = int | float | bytes | None
@@ -128,8 +129,7 @@ class Op(Enum):
     HIDDEN = "hidden"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A row that is not what the state file remembers. `row` is None for GONE and HIDDEN, `known` is None for NEW.
 
     `home` is where the known row was told, None if nowhere. `loc` is where a HIDDEN row stands, if it moved.
@@ -143,8 +143,10 @@ class Change:
     loc: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+NO_ONE: Mapping[str, int] = MappingProxyType({})
+
+
+class Draft(NamedTuple):
     """An event before it has its place in the log. `body` is its JSON object, encoded.
 
     `is_optional`: only for clients that ask for more than the two types of the seed.
@@ -158,8 +160,7 @@ class Draft:
     is_optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An event of the log. `routes` pairs each owner with the sequence number of the event before it for that owner.
 
     That is the one before it which is not optional. `wide` has, for owners for whom it is another, the one before it
@@ -173,7 +174,7 @@ class Event:
     body: bytes
     routes: tuple[tuple[str, int], ...]
     is_optional: bool = False
-    wide: Mapping[str, int] = field(default_factory=dict, hash=False)
+    wide: Mapping[str, int] = NO_ONE
 
     def previous(self, owner: str, *, wide: bool) -> int:
         """The event before it for an owner; `wide` for a client that gets optional events."""
@@ -181,8 +182,7 @@ class Event:
         return self.wide.get(owner, ordinary) if wide else ordinary
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the bridge decided about one change: what to remember, and the events to log, if any.
 
     `pending` keeps a row that has no owner yet on the list of those that are looked at again. `farewell` tells those

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 
 from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
 from storage.candidates import Candidates
@@ -38,8 +39,7 @@ _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """The newest image of each page in some frames, and how many commits they are."""
 
     images: dict[int, bytes]

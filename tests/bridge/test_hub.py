@@ -1,6 +1,5 @@
 """Events to their owners' sessions and to nobody else, encoded once, written once."""
 
-from dataclasses import replace
 
 from bridge import protocol
 from bridge.filters import DEFAULT_TYPES, EVENT_TYPES, Filter
@@ -111,8 +110,8 @@ def test_a_task_stands_for_no_other_with_its_id_in_another_conversation() -> Non
     slow = Peer(hub, "A")
     hub.register(slow.session)
     slow.sink.buffered = HIGH_WATER
-    first = [replace(event(seq, ("A", 0), kind="task_update"), subject="1") for seq in (1, 2)]
-    other = replace(event(3, ("A", 0), kind="task_update"), subject="1", conversation_id="d")
+    first = [event(seq, ("A", 0), kind="task_update")._replace(subject="1") for seq in (1, 2)]
+    other = event(3, ("A", 0), kind="task_update")._replace(subject="1", conversation_id="d")
     hub.publish("e1", [*first, other])
     slow.sink.drain()
     hub.flush_congested()

@@ -17,6 +17,7 @@ from storage.btree import (
     Page,
     PageKind,
     PtrmapKind,
+    appended_rowids,
     is_ptrmap,
     leaf_rowids,
     lock_page,
@@ -277,6 +278,36 @@ def test_the_fast_path_reads_table_leaves_and_nothing_else(filled: Path) -> None
         page = parse_page(file.page(pgno), pgno, file.usable)
         expected = page.rowids if page is not None and page.kind is PageKind.TABLE_LEAF else None
         assert leaf_rowids(file.page(pgno), pgno, file.usable) == expected
+
+
+def test_an_appended_row_is_read_without_the_others(tmp_path: Path, page_size: int) -> None:
+    """A leaf that grew gives the new rowid alone; one that was changed in any other way has to be read."""
+    path = tmp_path / "x.db"
+    with closing(connect(path)) as db:
+        db.execute(f"PRAGMA page_size={page_size}")
+        db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
+        db.execute("INSERT INTO t VALUES (1, 'first')")
+        for rowid in range(2, 6):
+            before = Database(path)
+            db.execute("INSERT INTO t VALUES (?, 'next')", (rowid,))
+            after = Database(path)
+            assert appended_rowids(after.page(2), before.page(2), rowid - 1, rowid - 1, after.usable) == (rowid,)
+            assert appended_rowids(after.page(2), after.page(2), rowid, rowid, after.usable) is None
+        for change in (
+            "UPDATE t SET body = 'neXt' WHERE id = 3",
+            "UPDATE t SET body = 'longer' WHERE id = 5",
+            "DELETE FROM t WHERE id = 5",
+            "INSERT INTO t VALUES (0, 'before')",
+            f"INSERT INTO t VALUES (9, zeroblob({page_size}))",
+            "BEGIN; INSERT INTO t VALUES (7, 'next'); UPDATE t SET body = 'nExt' WHERE id = 2; COMMIT",
+        ):
+            before = Database(path)
+            page = parse_page(before.page(2), 2, before.usable)
+            assert page is not None
+            db.executescript(change)
+            after = Database(path)
+            count, last = len(page.rowids), page.rowids[-1]
+            assert appended_rowids(after.page(2), before.page(2), count, last, after.usable) is None, change
 
 
 @pytest.mark.parametrize("reserved", [0, 32])

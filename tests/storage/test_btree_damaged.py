@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from storage.btree import (
     Page,
+    appended_rowids,
     leaf_rowids,
     overflow_next,
     parse_header,
@@ -81,6 +82,36 @@ def test_a_damaged_page_is_refused_or_still_sound(data: st.DataObject) -> None:
     cut = page[: data.draw(st.integers(0, usable - 1))]
     assert parse_page(cut, pgno, usable) is None
     assert leaf_rowids(cut, pgno, usable) is None
+
+
+def without_last(page: bytes, rows: int) -> bytes:
+    """A leaf as it may have been before its last row was appended."""
+    pointers = struct.unpack_from(f">{rows}H", page, 8)[:-1]
+    return page[:3] + struct.pack(">2H", rows - 1, min(pointers)) + page[7:]
+
+
+@given(st.data())
+def test_rows_count_as_appended_only_where_all_others_are_as_they_were(data: st.DataObject) -> None:
+    """Whatever became of a leaf: what is said to have come is what reading both images whole says."""
+    leaves = [entry for entry in real_pages() if entry[1][0] == 0x0D and entry[0] > 1 and entry[1][4] > 1]
+    pgno, page, usable = data.draw(st.sampled_from(leaves))
+    before = without_last(page, page[4])
+    known = parse_page(before, pgno, usable)
+    assert known is not None
+    assert known.rowids
+    changed = bytearray(page)
+    spot = st.tuples(st.one_of(st.integers(0, 40), st.integers(0, usable - 1)), st.integers(0, 255))
+    for at, value in data.draw(st.lists(spot, max_size=3)):
+        changed[at] = value
+    now = parse_page(bytes(changed), pgno, usable)
+    appended = appended_rowids(bytes(changed), before, len(known.rowids), known.rowids[-1], usable)
+    if appended is not None:
+        assert now is not None
+        assert now.rowids == known.rowids + appended
+        assert now.overflow == known.overflow
+        assert list(now.cells.items())[: len(known.cells)] == list(known.cells.items())
+    elif changed == page:
+        assert now is None or now.overflow != known.overflow
 
 
 @given(st.data())

@@ -24,7 +24,7 @@ def optional(loc: int, *owners: str) -> Outcome:
     """An event that only comes to who asks for it."""
     made = outcome(loc, *owners)
     assert made.draft is not None
-    return replace(made, draft=replace(made.draft, is_optional=True))
+    return made._replace(draft=made.draft._replace(is_optional=True))
 
 
 def test_optional_events_have_a_chain_of_their_own(path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_row_that_comes_back_broken_is_hidden_no_more(path: Path) -> None:
         ):
             with file.transaction():
                 known = file.known_at(SECTION, [1])[0]
-                file.record([Outcome(replace(change, known=known), pending=change.op is Op.CHANGED, problem="broken")])
+                file.record([Outcome(change._replace(known=known), pending=change.op is Op.CHANGED, problem="broken")])
         (known,) = file.known_at(SECTION, [1])
         assert (known.home, known.pending) == (NOBODY, True)
 

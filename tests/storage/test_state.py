@@ -11,6 +11,7 @@ from storage import state
 from storage.errors import StateUnusable
 from storage.schema import APPLICATION_ID, FORMAT
 from storage.state import StateFile
+from storage.transaction import Transaction
 from storage.types import Change, Draft, Op, Outcome, Row, Section, digest_of
 
 SECTION = Section(0, "messages", "message", "m", (("id", "id"), ("owner", "o"), ("conversation_id", "c")))
@@ -123,11 +124,12 @@ def test_a_failure_at_any_statement_leaves_everything_as_it_was(path: Path, stat
     with opened(path, keep_events=2) as file:
         log(file, 1, 4, "A")
         before = everything(file)
-        real = file._connection
-        file._connection = Failing(real, statement)  # type: ignore[assignment]
+        real, whole = file._connection, file._transaction
+        file._connection = failing = Failing(real, statement)  # type: ignore[assignment]
+        file._transaction = Transaction(failing, file._undo)  # type: ignore[arg-type]
         with pytest.raises(sqlite3.OperationalError, match="disk is full"), file.transaction():
             file.record([outcome(5, "A"), outcome(6, "B")])
-        file._connection = real
+        file._connection, file._transaction = real, whole
         assert everything(file) == before
         with file.transaction():
             (event,) = file.record([outcome(5, "A")])
