@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from math import isfinite
 
+import msgspec
+
 from bridge.content import Json, content_parts, element_parts, joined_text, parse_json
 from storage.types import NOWHERE, Change, Draft, Op, Outcome, Row, Section, Value, digest_of, place_of, text_of
 
@@ -119,17 +121,15 @@ def render(section: Section, row: Row, owners: tuple[str, ...], *, is_new: bool 
     return Draft(kind, conversation or "", subject, encode(event), owners)
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ENCODER = msgspec.json.Encoder()
 
 
 def encode(event: Json) -> bytes:
     """Compact UTF-8 JSON. A lone surrogate, which is no UTF-8, stays an escape; a number beyond all bounds is null."""
     try:
-        return _ENCODER.encode(event).encode()
+        return _ENCODER.encode(event)
     except UnicodeEncodeError:
         return json.dumps(_finite(event), separators=(",", ":")).encode()
-    except ValueError:  # 1e999 is JSON, and is read as an infinity, which is not
-        return encode(_finite(event))
 
 
 def _finite(value: Json) -> Json:

@@ -199,7 +199,7 @@ def test_json_at_the_limit_of_depth_is_a_problem_of_its_row() -> None:
         *range(10, sys.getrecursionlimit(), 97),
         *range(sys.getrecursionlimit() - 60, sys.getrecursionlimit() + 10),
     ):
-        for innermost in (b"", b"1e999"):
+        for innermost in (b"", b"1e999", b'"\\ud800"'):
             deep = b'{"data": ' + b"[" * depth + innermost + b"]" * depth + b"}"
             outcomes.append(decide(Change(TASKS, Op.NEW, task(history=b'[{"parts": [' + deep + b"]}]"), None)))
             outcomes.append(decide(Change(MESSAGES, Op.NEW, message(content=deep), None)))
