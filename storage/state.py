@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -339,7 +340,7 @@ class StateFile(FailedRows, Homes, Epochs):
                 event.type,
                 event.conversation_id,
                 event.subject,
-                json.dumps(draft.owners),
+                _named(draft.owners),
                 event.body,
                 event.is_optional,
             ),
@@ -390,3 +391,8 @@ class StateFile(FailedRows, Homes, Epochs):
         self._sql.execute("DELETE FROM events WHERE seq <= ?", (doomed[-1][0],))
         self.pruned = max(self.pruned, doomed[-1][0])
         self._set("pruned", self.pruned)
+
+
+@lru_cache(maxsize=10_000)
+def _named(owners: tuple[str, ...]) -> str:
+    return json.dumps(owners)

@@ -12,15 +12,20 @@ import select
 import sys
 from contextlib import suppress
 from pathlib import Path
+from struct import Struct
 
 if sys.platform == "linux":
-    from inotify_simple import INotify, flags
+    from inotify_simple import INotify, flags, parse_events
 
+    _MODIFY = int(flags.MODIFY)
     _COMING_AND_GOING = flags.CREATE | flags.DELETE | flags.MOVED_TO | flags.MOVED_FROM | flags.ONLYDIR
 else:
     INotify = None
 
 SUFFIXES = ("", "-wal", "-journal")
+READ_BYTES = 65_536
+_EVENT = Struct("iI8x")
+"""Watch descriptor and mask of an event without a name (inotify(7))."""
 
 
 class Waker:
@@ -88,8 +93,14 @@ class Waker:
     def _drain(self) -> bool:
         """Read the waiting events; whether any is ours."""
         assert self._inotify is not None
+        try:
+            data = os.read(self._inotify.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return False
+        if len(data) == _EVENT.size and _EVENT.unpack(data)[1] == _MODIFY:  # the usual wake: the log was written to
+            return True
         ours = coming = False
-        for event in self._inotify.read(timeout=0):
+        for event in parse_events(data):
             if event.mask & flags.IGNORED:
                 self._files.pop(event.wd, None)
             elif event.mask & flags.Q_OVERFLOW:

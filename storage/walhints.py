@@ -68,6 +68,8 @@ class WalHints:
         self._header: DatabaseHeader | None = None
         self._memory = Memory()
         self._lost: str | None = None
+        self._is_restless = False
+        """Whether the log began anew during the last look."""
         self.commits = 0
 
     # -- life
@@ -123,10 +125,16 @@ class WalHints:
             self._changes = self._changed(self._position, self._now)
         except (Gap, Moved) as reason:
             self._changes = reason
-        # A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves
-        # them empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
-        after = self._index()
-        if after is None or after.salts != self._now.salts:
+        if self._is_restless:
+            self._require_same_log(self._index())
+
+    def _require_same_log(self, after: WalIndex | None) -> None:
+        """What was read counts if the log had not begun anew when the index was read after it.
+
+        A restart changes the index before it overwrites a frame. A frame's salts are no proof: SQLite 3.40 leaves them
+        empty in frames that follow a ROLLBACK TO of a spilled transaction, and shows those frames all the same.
+        """
+        if after is None or self._now is None or after.salts != self._now.salts:
             self._changes = Moved()
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
@@ -141,7 +149,12 @@ class WalHints:
         self.commits = 0 if self._position is None else (before.change - self._position.change) & 0xFFFFFFFF
         if self._lost is not None or self._position is None or self._wal is None or self._database is None:
             raise Gap(self._lost or "start")
-        changed, now = self._changes, self._index()
+        now = self._index()
+        if not self._is_restless:  # one reading of the index serves both questions
+            self._require_same_log(now)
+        changed = self._changes
+        # A log that begins anew all the time has done so once more by now: it is asked right after reading next time.
+        self._is_restless = now is None or now.salts != before.salts
         if isinstance(changed, Exception):
             raise changed
         if changed is None or now is None:
