@@ -34,7 +34,9 @@ def decide(change: Change) -> Outcome:
         return Outcome(change)
     try:
         owners = owners_of(row.values[1]) if is_due else _owners_if_any(row.values[1])
-        farewell = _farewell(change, told if _is_elsewhere(change, row) else _without(told, owners))
+        farewell = None
+        if told:
+            farewell = _farewell(change, told if _is_elsewhere(change, row) else _without(told, owners))
         if not is_due:
             draft = _update(change, row, owners, told)
             return Outcome(change, draft=draft, farewell=farewell)
@@ -204,6 +206,6 @@ def owners_of(value: Value) -> tuple[str, ...]:
             named = None
         if isinstance(named, list):
             owners = list(dict.fromkeys(str(owner) for owner in named if owner is not None and owner != ""))
-    if any(len(owner) > OWNER_LIMIT for owner in owners):
+    if max(map(len, owners), default=0) > OWNER_LIMIT:
         raise Unrenderable(f"an owner has more than {OWNER_LIMIT} characters")
     return tuple(owners)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -125,11 +124,12 @@ class Bridge:
 
     def _hand_over(self, epoch: str, events: list[Event]) -> None:
         while True:
-            with suppress(Empty):
+            try:
                 self._slots.get(timeout=0.1)
                 break
-            if self._loop is None:
-                return
+            except Empty:
+                if self._loop is None:
+                    return
         loop = self._loop
         if loop is None or loop.is_closed():
             self._slots.put(None)

@@ -31,6 +31,11 @@ class Places:
     needs_pass: bool = False
     is_exact: bool = True
 
+    @property
+    def is_void(self) -> bool:
+        """Whether there is nowhere to look."""
+        return not (self.locs or self.intervals or self.needs_pass)
+
 
 Candidates = dict[int, Places]
 """Places by section number."""

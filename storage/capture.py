@@ -18,7 +18,7 @@ from storage.children import Children
 from storage.elements import reader_for
 from storage.epochs import FileVersion, Sequences
 from storage.errors import DatabaseAway, MappingMisfit
-from storage.examine import CHUNK_ROWS, Batch, Decide, Examiner, Publish, Reading, Unsettled
+from storage.examine import CHUNK_ROWS, NO_ROWS, Batch, Decide, Examiner, Publish, Reading, Unsettled
 from storage.figures import Figures
 from storage.hints import Hints
 from storage.legacy import Busy, LegacyDatabase, Version, translated
@@ -266,6 +266,8 @@ class Capture(Figures):
         """The rows that a hint or a child names, those that wait for an owner, without a hint those changed lately."""
         assert watched.reader is not None
         places = None if hinted is None else hinted[watched.section.number]
+        if places is not None and places.is_void and not named and watched.is_at_rest and not self._unsettled:
+            return Reading(watched, NO_ROWS, places)  # most commits concern one section
         if places is None or places.needs_pass:
             watched.again = True
             places = Places(locs=set(watched.recent))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -99,6 +98,7 @@ class Examiner:
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
         self._unpublished: list[Event] | None = None
+        self._recording, self._silence = Recording(self), Silence(self)
         self.may_ask = True
         """Whether a snapshot is open, so that the database can be asked."""
         self.rows_read = self.records = 0
@@ -108,7 +108,7 @@ class Examiner:
 
         Look-ups cost a third of what they cost one by one, and that counts where the writer waits for our snapshot.
         """
-        return Recording(self)
+        return self._recording
 
     def begin(self) -> None:
         """Enter `transaction`."""
@@ -124,7 +124,7 @@ class Examiner:
 
     def asking_nothing(self) -> Silence:
         """No snapshot is open inside: what has to be asked of the database raises Unsettled."""
-        return Silence(self)
+        return self._silence
 
     def places(self, watched: Watched, places: Places) -> Batch:
         """Read and examine the rows that stand, or are known to have stood, in these places. In a snapshot."""
@@ -157,11 +157,17 @@ class Examiner:
             known |= {(entry.loc, entry.key): entry for entry in between}
         if not (chunk.rows or chunk.bad or known or watched.failed):
             return Batch(watched, [], [], {}, set(), 0)
+        failed = self._failed_at(reading) if watched.failed else set()
+        return self._compare(watched, chunk, list(known.values()), failed)
+
+    def _failed_at(self, reading: Reading) -> set[int]:
+        """Rows among what was read that could not be rendered before, and those that are none any more."""
+        watched, chunk, places = reading.watched, reading.chunk, reading.places
         locs = {row.loc for row in chunk.rows} | {bad.loc for bad in chunk.bad} | places.locs
         failed = self._failed_among(watched, locs)
-        for low, high in places.intervals if watched.failed else ():  # one that was deleted is none any more
-            failed |= self._state.failures(section, low, None if high is None else high - 1).keys()
-        return self._compare(watched, chunk, list(known.values()), failed)
+        for low, high in places.intervals:  # one that was deleted is none any more
+            failed |= self._state.failures(watched.section, low, None if high is None else high - 1).keys()
+        return failed
 
     @staticmethod
     def _gather(chunk: Chunk, rows: dict[int, list[Row]], bad: dict[int, BadRow]) -> None:
@@ -248,22 +254,24 @@ class Examiner:
         section, reader = watched.section, _reader(watched)
         rows = len(chunk.rows) if section.each is None else len(chunk.locs or {row.loc for row in chunk.rows})
         self.rows_read += rows
-        broken = {bad.loc: bad.reason for bad in chunk.bad}
+        broken = {bad.loc: bad.reason for bad in chunk.bad} if chunk.bad else {}
         if section.kind == "child":
             changes = compare_children(section, chunk.rows, known)
             return Batch(watched, changes, [], broken, failed - broken.keys(), len(chunk.rows), chunk.last)
         found = compare(
-            section, chunk.rows, [entry for entry in known if entry.loc not in broken],
+            section, chunk.rows, [entry for entry in known if entry.loc not in broken] if broken else known,
             lambda key: self._state.find(section, key), lambda entry: self._stands(watched, entry),
         )  # fmt: skip
         watched.has_repeats = watched.has_repeats or found.has_repeats
         # A row that only left the `where` is still that row: coming back, it is not a new message.
         may_hide = found.missing if section.where is not None or section.each is not None else []
         self._require_answers(bool(may_hide))
-        hidden = dict.fromkeys(one for one in may_hide if reader.holds(one.loc, one.key, filtered=False))
-        missing = [entry for entry in found.missing if entry not in hidden]
-        found.changes.extend(Change(section, Op.HIDDEN, None, entry) for entry in hidden if entry.is_told)
-        mended = failed - broken.keys() - _waiting(known, found)
+        missing = found.missing
+        if may_hide:
+            hidden = dict.fromkeys(one for one in may_hide if reader.holds(one.loc, one.key, filtered=False))
+            missing = [entry for entry in missing if entry not in hidden]
+            found.changes.extend(Change(section, Op.HIDDEN, None, entry) for entry in hidden if entry.is_told)
+        mended = failed - broken.keys() - _waiting(known, found) if failed else set()
         batch = Batch(watched, found.changes, missing, broken, mended, rows, chunk.last)
         if section.each is not None:
             self._require_answers(bool(broken))
@@ -301,36 +309,39 @@ class Examiner:
         if not batches:
             return
         outcomes = [(batch.watched, self._outcome(batch, change)) for batch in batches for change in batch.changes]
-        with self._state.transaction() if self._unpublished is None else nullcontext():
-            events = self._state.record(outcome for _, outcome in outcomes)
-            for batch in batches:
-                problems = {
-                    o.change.row.loc: o.problem
-                    for w, o in outcomes
-                    if w is batch.watched and o.problem and o.change.row
-                }
-                healed = (
-                    {o.change.row.loc for w, o in outcomes if w is batch.watched and not o.problem and o.change.row}
-                    if batch.watched.failed and batch.watched.section.each is None  # else another element may fail
-                    else set()
-                )
-                self._state.set_failures(batch.watched.section, batch.broken | problems, batch.mended | healed)
-                self._state.shelter(batch.watched.section, batch.sheltered)
-                if batch.broken or problems or batch.mended or healed:
-                    batch.watched.failed = self._state.count_failures(batch.watched.section)
-                if batch.is_baseline and batch.watched.baseline != "done":
-                    self._state.set_baseline(
-                        batch.watched.section, batch.watched.baseline, batch.watched.floor, _bound(batch.last)
-                    )
+        events: list[Event] = []
+        if self._unpublished is not None:
+            self._unpublished += self._record(batches, outcomes)
+        else:
+            with self._state.transaction():
+                events = self._record(batches, outcomes)
         for batch in batches:
             if batch.is_baseline and batch.watched.baseline != "done":
                 batch.watched.position = _bound(batch.last)  # not before that was kept
         self.records += 1
         self._count_waiting(outcomes)
-        if self._unpublished is not None:
-            self._unpublished.extend(events)
-        elif events:
+        if events:
             self._publish(self._state.epoch, events)
+
+    def _record(self, batches: list[Batch], outcomes: list[tuple[Watched, Outcome]]) -> list[Event]:
+        """Inside a transaction of the state file."""
+        events = self._state.record([outcome for _, outcome in outcomes])
+        for batch in batches:
+            watched, section = batch.watched, batch.watched.section
+            problems = {
+                o.change.row.loc: o.problem for w, o in outcomes if w is watched and o.problem and o.change.row
+            }
+            healed: set[int] = set()
+            if watched.failed and section.each is None:  # else another element may fail
+                healed = {o.change.row.loc for w, o in outcomes if w is watched and not o.problem and o.change.row}
+            if batch.broken or problems or batch.mended or healed:
+                self._state.set_failures(section, batch.broken | problems, batch.mended | healed)
+                watched.failed = self._state.count_failures(section)
+            if batch.sheltered:
+                self._state.shelter(section, batch.sheltered)
+            if batch.is_baseline and watched.baseline != "done":
+                self._state.set_baseline(section, watched.baseline, watched.floor, _bound(batch.last))
+        return events
 
     def _count_waiting(self, outcomes: list[tuple[Watched, Outcome]]) -> None:
         """Counted and logged: most often the mapping looks for the owner in the wrong place."""

@@ -141,7 +141,7 @@ class PageHints:
             self.reset(legacy)
             (self._wal if self._is_wal else self._journal).lose("journal_mode")
         if self._is_wal:
-            self._wal.before()
+            self._wal.before(legacy.noted_header)
         else:
             self._journal.before()
 

@@ -8,6 +8,7 @@ lives no longer than its `with` block.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -54,6 +55,9 @@ _REFUSED_FUNCTIONS = frozenset(
         "current_timestamp", "current_time", "current_date",
     }
 )  # fmt: skip
+
+
+log = logging.getLogger("walcast.capture")
 
 
 class Busy(WalcastError):
@@ -167,8 +171,10 @@ class Snapshot:
         return version
 
     def __exit__(self, *_: object) -> None:
-        with suppress(sqlite3.Error):  # an I/O error may have ended it already
+        try:
             self._legacy.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.debug("the snapshot had ended already: %s", error)
         self._legacy.held = time.monotonic() - self._since
 
 
@@ -290,6 +296,11 @@ class LegacyDatabase:
         raw = b"" if self._held is None else os.pread(self._held.descriptor, HEADER_SIZE, 0)
         if raw != self._raw_header:
             self._raw_header, self._header = raw, parse_header(raw)
+        return self._header
+
+    @property
+    def noted_header(self) -> DatabaseHeader | None:
+        """As it was when it was last read."""
         return self._header
 
     def is_wal(self) -> bool:

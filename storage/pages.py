@@ -136,10 +136,10 @@ def places_of(
             is_structural = True
         else:
             has_index = True
-    if sum([len(leaf.rowids) for leaf in leaves]) > MAX_ROWS:
+    if leaves and sum([len(leaf.rowids) for leaf in leaves]) > MAX_ROWS:
         raise Gap("burst")
     touched: dict[int, set[int]] = {}
-    if other or any(leaf.overflow for leaf in leaves):
+    if other or (leaves and any(leaf.overflow for leaf in leaves)):
         free = _free_pages(header.freelist_trunk, usable, read)
         other -= free
         doubtful = _listed(images, other, usable) - free

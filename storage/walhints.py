@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
+from storage.btree import DatabaseHeader, parse_header
 from storage.candidates import Candidates
 from storage.held import HELD, Held
 from storage.pages import MAX_BYTES, Gap, Memory, Moved, places_of
@@ -35,6 +35,8 @@ TORN_TRIES = 20
 WAL_INDEX_COPIES = 96
 """Bytes of the two copies of the wal-index header."""
 
+SAME = WalIndex._fields.index("salts") + 1
+"""So many fields of the wal-index move with commits alone; those behind, with readers and checkpoints."""
 _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
 
@@ -55,7 +57,6 @@ class WalHints:
         self._path = path
         self._wal: int | None = None
         self._shm: Held | None = None
-        self._database: Held | None = None
         self._position: WalIndex | None = None
         self._now: WalIndex | None = None
         self._changes: Changed | Gap | Moved | None = None
@@ -64,8 +65,9 @@ class WalHints:
         """What `is_quiet` has read, for the look that follows."""
         self._raw_index = b""
         self._parsed_index: WalIndex | None = None
-        self._raw_header = b""
         self._header: DatabaseHeader | None = None
+        self._resting: DatabaseHeader | None = None
+        """The same, but the free list in the file may be older than the log."""
         self._memory = Memory()
         self._lost: str | None = None
         self._is_restless = False
@@ -90,20 +92,15 @@ class WalHints:
             old, self._shm = self._shm, HELD.hold(Path(f"{self._path}-shm"))
             if old is not None:
                 HELD.release(old)
-        if self._database is None or self._database.identity != _identity(str(self._path)):
-            old, self._database = self._database, HELD.hold(self._path)
-            if old is not None:
-                HELD.release(old)
 
     def close(self) -> None:
         """Let go of the files; after the SQLite connection is closed."""
         if self._wal is not None:
             os.close(self._wal)
             self._wal = None
-        for held in (self._shm, self._database):
-            if held is not None:
-                HELD.release(held)
-        self._shm = self._database = self._position = None
+        if self._shm is not None:
+            HELD.release(self._shm)
+        self._shm = self._position = None
 
     # -- looking
 
@@ -111,12 +108,17 @@ class WalHints:
         """Whether the index says that nothing was committed since the last `take`."""
         index, then = self._index(), self._position
         is_known = self._lost is None and index is not None and then is not None
-        is_quiet = is_known and (index is then or _end(index) == _end(then))
+        is_quiet = is_known and _is_same_end(index, then)
         self._peeked = None if is_quiet else index
         return is_quiet
 
-    def before(self) -> None:
-        """Read the log to its end, ahead of the snapshot: as long as that is held, the log cannot begin anew."""
+    def before(self, header: DatabaseHeader | None) -> None:
+        """Read the log to its end, ahead of the snapshot: as long as that is held, the log cannot begin anew.
+
+        `header` is what stands in the database file now.
+        """
+        if header is not self._header:
+            self._header, self._resting = header, header and replace(header, freelist_trunk=0)
         self._now, self._peeked = self._peeked or self._index(), None
         self._changes = None
         if self._now is None or self._lost is not None or self._position is None or self._wal is None:
@@ -147,7 +149,7 @@ class WalHints:
         if before is None:
             raise Moved
         self.commits = 0 if self._position is None else (before.change - self._position.change) & 0xFFFFFFFF
-        if self._lost is not None or self._position is None or self._wal is None or self._database is None:
+        if self._lost is not None or self._position is None or self._wal is None:
             raise Gap(self._lost or "start")
         now = self._index()
         if not self._is_restless:  # one reading of the index serves both questions
@@ -160,8 +162,10 @@ class WalHints:
         if changed is None or now is None:
             raise Moved
         # An auto-vacuum cuts pages off; their last images are of no row any more.
-        images = {number: image for number, image in changed.images.items() if number <= before.page_count}
-        found = self._places(images, before.page_size, readers, is_exact=_end(now) == _end(before))
+        images = changed.images
+        if images and max(images) > before.page_count:
+            images = {number: image for number, image in images.items() if number <= before.page_count}
+        found = self._places(images, before.page_size, readers, is_exact=_is_same_end(now, before))
         self._position, self._changes = before, None
         return found
 
@@ -239,22 +243,12 @@ class WalHints:
     def _places(
         self, images: dict[int, bytes], page_size: int, readers: Sequence[SectionReader], *, is_exact: bool
     ) -> Candidates:
-        assert self._database is not None
-        # Without page 1 among the frames neither the reserved size nor the auto-vacuum mode has changed, but the free
-        # list in the file may be older than the log.
-        header = parse_header(images[1]) if 1 in images else self._resting_header(self._database)
+        # Without page 1 among the frames neither the reserved size nor the auto-vacuum mode has changed.
+        header = parse_header(images[1]) if 1 in images else self._resting
         if header is None:
             raise Gap("header")
         usable = page_size - header.reserved
         return places_of(images, header, usable, self._memory, readers, images.get, is_exact=is_exact)
-
-
-    def _resting_header(self, database: Held) -> DatabaseHeader | None:
-        raw = os.pread(database.descriptor, HEADER_SIZE, 0)
-        if raw != self._raw_header:
-            header = parse_header(raw)
-            self._raw_header, self._header = raw, header and replace(header, freelist_trunk=0)
-        return self._header
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -281,8 +275,8 @@ def _newest(data: bytes, frames: Sequence[tuple[int, int]], size: int) -> Change
     return Changed(images, commits)
 
 
-def _end(index: WalIndex | None) -> tuple[object, ...]:
-    """What moves with a commit, without what moves with readers and checkpoints."""
-    if index is None:
-        return ()
-    return index.change, index.salts, index.max_frame, index.frame_checksum, index.page_count
+def _is_same_end(one: WalIndex | None, other: WalIndex | None) -> bool:
+    """Whether no commit lies between; readers and checkpoints may."""
+    if one is other or one is None or other is None:
+        return one is other
+    return one[:SAME] == other[:SAME]

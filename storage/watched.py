@@ -71,6 +71,11 @@ class Watched:
         )
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is looked at again with every commit."""
+        return not (self.tail or self.waiting or self.doubtful)
+
+    @property
     def has_rowids(self) -> bool:
         """Whether single rows can be read again."""
         return self.reader is not None and self.reader.rowid is not None
