@@ -113,6 +113,10 @@ class PtrmapEntry:
     parent: int
 
 
+TABLE_LEAF, INDEX_LEAF = int(PageKind.TABLE_LEAF), int(PageKind.INDEX_LEAF)
+TABLE_INTERIOR = int(PageKind.TABLE_INTERIOR)
+
+
 def page_size_of(stored: int) -> int | None:
     """Page size in bytes from its 16-bit field, where 1 stands for 65536; None if it is not a page size."""
     size = 65536 if stored == 1 else stored
@@ -182,7 +186,7 @@ def appended_rowids(data: bytes, before: bytes, count: int, last: int, usable_si
     Most commits append a row. Comparing bytes then takes a tenth of the time of reading every cell again. Not for
     page 1.
     """
-    if len(before) != usable_size or len(data) < usable_size or data[0] != PageKind.TABLE_LEAF:
+    if len(before) != usable_size or len(data) < usable_size or data[0] != TABLE_LEAF:
         return None
     total, content, _, content_before = *unpack_from(">2H", data, 3), *unpack_from(">2H", before, 3)
     content, content_before, end = content or 65536, content_before or 65536, 8 + 2 * count
@@ -197,9 +201,14 @@ def appended_rowids(data: bytes, before: bytes, count: int, last: int, usable_si
         cells = _read_leaf_cells(data, pointers, usable_size, NO_CELLS, last)
     except IndexError:
         return None
-    if cells is None or any(first for _, first, _ in cells.values()):
+    if cells is None:
         return None
-    return tuple([rowid for rowid, _, _ in cells.values()])
+    rowids = []
+    for rowid, first, _ in cells.values():
+        if first:
+            return None
+        rowids.append(rowid)
+    return tuple(rowids)
 
 
 def overflow_next(data: bytes) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from storage.btree import (
     HEADER_SIZE,
+    INDEX_LEAF,
+    TABLE_INTERIOR,
     DatabaseHeader,
     Page,
     PageKind,
@@ -25,6 +27,9 @@ MAX_ROWS = 20_000
 OWNERS = 65_536
 STEPS = 20_000
 MAX_TRUNKS = 256
+MANY_PAGES = INDEX_LEAF << 23
+"""In a database of fewer pages no page that begins with the number of another can look like a leaf of an index. Half of
+what it takes, since the count may be that of the last checkpoint."""
 OVERFLOW = "overflow"
 
 Read = Callable[[int], bytes | None]
@@ -118,9 +123,12 @@ def places_of(
     other: set[int] = set()
     owners = memory.owners
     has_index = is_structural = False
-    # Whose a leaf is need not be asked where it cannot have changed hands: see storage/leaves.py.
-    may_grow = is_exact and not any(_is_interior(number, image) for number, image in images.items())
+    may_grow = is_exact and not _has_interior(images)
     for number, image in images.items():
+        if image[0] == INDEX_LEAF and header.page_count < MANY_PAGES:
+            has_index = True
+            memory.leaves.drop(number)
+            continue
         leaf = memory.leaves.get(number) if may_grow else None
         if leaf is not None and (appended := leaf.appended(image, usable)) is not None:
             grown.append((leaf, image, appended))
@@ -139,16 +147,8 @@ def places_of(
     if leaves and sum([len(leaf.rowids) for leaf in leaves]) > MAX_ROWS:
         raise Gap("burst")
     touched: dict[int, set[int]] = {}
-    if other or (leaves and any(leaf.overflow for leaf in leaves)):
-        free = _free_pages(header.freelist_trunk, usable, read)
-        other -= free
-        doubtful = _listed(images, other, usable) - free
-        if any(leaf.pgno in doubtful for leaf in leaves):
-            owners.clear()
-        free |= doubtful
-        if header.largest_root:
-            other = {number for number in other if not is_ptrmap(number, usable)}
-        touched = _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
+    if leaves or other:
+        touched = _settle_overflow(images, header, usable, leaves, other, owners, read)
     found = candidates_of(
         leaves, owners.of(other, read) if other else (), readers, memory.leaves, touched,
         other_trees=has_index, is_structural=is_structural, is_exact=is_exact,
@@ -160,8 +160,32 @@ def places_of(
     return found
 
 
-def _is_interior(number: int, image: bytes) -> bool:
-    return image[HEADER_SIZE if number == 1 else 0] == PageKind.TABLE_INTERIOR
+def _settle_overflow(
+    images: Mapping[int, bytes],
+    header: DatabaseHeader,
+    usable: int,
+    leaves: Sequence[Page],
+    other: set[int],
+    owners: OverflowOwners,
+    read: Read,
+) -> dict[int, set[int]]:
+    """The rows whose long values changed, by leaf. Of `other`, pages of no b-tree, those that no row owns are left."""
+    if not other and not any(leaf.overflow for leaf in leaves):
+        return {}
+    free = _free_pages(header.freelist_trunk, usable, read)
+    other -= free
+    doubtful = _listed(images, other, usable) - free
+    if any(leaf.pgno in doubtful for leaf in leaves):
+        owners.clear()
+    free |= doubtful
+    if header.largest_root:
+        other -= {number for number in other if is_ptrmap(number, usable)}
+    return _explain_chains([leaf for leaf in leaves if leaf.pgno not in free], other, owners, read)
+
+
+def _has_interior(images: Mapping[int, bytes]) -> bool:
+    """Whether leaves may have changed hands: see storage/leaves.py. Else whose a known one is need not be asked."""
+    return TABLE_INTERIOR in [image[HEADER_SIZE if number == 1 else 0] for number, image in images.items()]
 
 
 def _free_pages(trunk: int, usable: int, read: Read) -> set[int]:

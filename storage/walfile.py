@@ -13,7 +13,6 @@ commit's last frame up to the next sector. `WalIndex.change` counts commits, but
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,7 +153,8 @@ def parse_wal_index(data: bytes) -> WalIndex | None:
     page_size = 0 if stored_size == 0 and max_frame == 0 else page_size_of(stored_size)
     if version != _VERSION or not ready or page_size is None:
         return None
-    if checksum(data[:40], sys.byteorder == "big") != unpack_from("=2I", data, 40):
+    words = _INDEX_WORDS.unpack_from(data)
+    if (_dot(_INDEX_WEIGHTS[0], words), _dot(_INDEX_WEIGHTS[1], words)) != words[10:]:
         return None
     # The salts are copied from the log byte by byte, so they alone are big-endian on every machine.
     salt_1, salt_2 = unpack_from(">2I", data, 32)
@@ -188,7 +188,12 @@ def _plain_checksum(words: tuple[int, ...], seed: tuple[int, int]) -> tuple[int,
     """Linear in every word, so it is two sums of products, which need no loop of ours."""
     of_1, of_2 = _weights(len(words) // 2)
     s1, s2 = _times(_power(len(words) // 2), seed) if seed != (0, 0) else seed
-    return (s1 + sum(map(mul, of_1, words))) & _LOW, (s2 + sum(map(mul, of_2, words))) & _LOW
+    return (s1 + _dot(of_1, words)) & _LOW, (s2 + _dot(of_2, words)) & _LOW
+
+
+def _dot(weights: tuple[int, ...], words: tuple[int, ...]) -> int:
+    total: int = sum(map(mul, weights, words))
+    return total & _LOW
 
 
 @lru_cache(maxsize=64)
@@ -263,3 +268,8 @@ def _lane_mask(lanes: int) -> int:
 @cache
 def _lane_fill(lanes: int) -> int:
     return (1 << lanes * 64) - 1
+
+
+_INDEX_WORDS = Struct("=12I")
+"""The ten words of one copy of the wal-index header, and their checksum."""
+_INDEX_WEIGHTS = _weights(5)
