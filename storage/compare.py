@@ -33,9 +33,13 @@ def compare(
     Several rows with one id are one row: of messages the first that was seen, of tasks the one with the highest rowid.
     Several may stand in one place, as the elements of a row do; no two of those have one id.
     """
-    left = {(entry.loc, entry.key): entry for entry in known}
-    same = {(entry.loc, entry.digest): entry for entry in known}
-    by_key = {entry.key: entry for entry in known}
+    left: dict[tuple[int, bytes], Known] = {}
+    same: dict[tuple[int, bytes], Known] = {}
+    by_key: dict[bytes, Known] = {}
+    if known:
+        left = {(entry.loc, entry.key): entry for entry in known}
+        same = {(entry.loc, entry.digest): entry for entry in known}
+        by_key = {entry.key: entry for entry in known}
 
     def find_here(key: bytes) -> Known | None:
         return by_key.get(key) or find(key)
@@ -57,8 +61,10 @@ def compare(
         if change is not None:
             changes.pop(key, None)  # to the end: rows are pushed in the order of their places
             changes[key] = change
-    moved = {change.known.key for change in changes.values() if change.known is not None}
-    missing = [entry for entry in left.values() if entry.key not in moved]
+    missing: list[Known] = []
+    if left:
+        moved = {change.known.key for change in changes.values() if change.known is not None}
+        missing = [entry for entry in left.values() if entry.key not in moved]
     return Comparison(list(changes.values()), missing, has_repeats)
 
 

@@ -134,6 +134,8 @@ class Examiner:
         """Read the rows that stand in these places. In a snapshot."""
         if not places.locs and not places.intervals:  # most commits concern one section
             return Reading(watched, NO_ROWS, places)
+        if not places.intervals:
+            return Reading(watched, _reader(watched).at(sorted(places.locs)), places)
         rows: dict[int, list[Row]] = {}
         bad: dict[int, BadRow] = {}
         for low, high in places.intervals:
@@ -151,14 +153,15 @@ class Examiner:
         section = watched.section
         if not watched.again and watched.progress is None:
             watched.newly_broken.clear()
-        known = {(entry.loc, entry.key): entry for entry in self._state.known_at(section, places.locs)}
-        for low, high in places.intervals:
-            between = self._state.known_between(section, low, None if high is None else high - 1)
-            known |= {(entry.loc, entry.key): entry for entry in between}
+        known = self._state.known_at(section, places.locs)
+        if places.intervals:
+            for low, high in places.intervals:
+                known += self._state.known_between(section, low, None if high is None else high - 1)
+            known = [*{(entry.loc, entry.key): entry for entry in known}.values()]
         if not (chunk.rows or chunk.bad or known or watched.failed):
             return Batch(watched, [], [], {}, set(), 0)
         failed = self._failed_at(reading) if watched.failed else set()
-        return self._compare(watched, chunk, list(known.values()), failed)
+        return self._compare(watched, chunk, known, failed)
 
     def _failed_at(self, reading: Reading) -> set[int]:
         """Rows among what was read that could not be rendered before, and those that are none any more."""

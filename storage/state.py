@@ -231,9 +231,8 @@ class StateFile(FailedRows, Homes, Epochs):
 
     def known_at(self, section: Section, locs: Iterable[int]) -> list[Known]:
         """Rows known at these rowids. Nothing has to be asked about a row that was just appended."""
-        highest = self._highest_known(section)
-        locs = [loc for loc in locs if loc <= highest]
-        if not locs:
+        highest, locs = self._highest_known(section), list(locs)
+        if not locs or min(locs) > highest:
             return []
         if len(locs) == 1:  # the usual commit: one row
             return self._known(section, "loc = ?", locs)
