@@ -29,7 +29,7 @@ Phase = Literal[
 
 QUIET = ("live", "waiting", "baseline", "catching_up", "stopped")
 """Phases that are no cause for concern."""
-EARLY = (0.0001, 0.0001, 0.0002, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+EARLY = (*(0.00005,) * 6, *(0.0001,) * 4, *(0.0002,) * 3, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
 ROLLBACK_CHUNK_ROWS = 100
 ROLLBACK_PAUSE, ROLLBACK_PASS_PAUSE = 9, 30
@@ -54,7 +54,7 @@ PATIENCE_FOR_COMMIT, KEPT_OUT = 0.005, 0.02
 FLAT_OUT_PASS = 5
 """Times such a pause between the steps of a pass then: nothing is known to be waiting for it."""
 LONGEST_PAUSE = 0.2
-AFTER_NEWS = 4
+AFTER_NEWS = 14
 """Where in EARLY to begin after a look that found something."""
 ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
 """Seconds without a commit after which a pass may hold the lock for one part in three of the time."""
