@@ -18,14 +18,15 @@ from storage.children import Children
 from storage.elements import reader_for
 from storage.epochs import FileVersion, Sequences
 from storage.errors import DatabaseAway, MappingMisfit
-from storage.examine import CHUNK_ROWS, NO_ROWS, Batch, Decide, Examiner, Publish, Reading, Unsettled
+from storage.examine import CHUNK_ROWS, Decide, Examiner, Publish, Unsettled
 from storage.figures import Figures
 from storage.hints import Hints
 from storage.legacy import Busy, LegacyDatabase, Version, translated
 from storage.pages import Moved
 from storage.reader import SectionReader
+from storage.reading import NO_ROWS, Batch, Reading
 from storage.state import StateFile
-from storage.tail import ahead_of_tail, end_of
+from storage.tail import TailReader, ahead_of_tail, end_of
 from storage.types import Section, Value
 from storage.watched import Progress, Watched
 
@@ -51,18 +52,17 @@ class Capture(Figures):
         """`others` are sections that are not watched, but refused at the start if they do not fit."""
         examiner, watched = Examiner(state, decide, publish), [Watched(section) for section in sections]
         super().__init__(state, hints, examiner, watched)
-        self._legacy, self._publish = legacy, publish
-        self._children, self._others = Children(state, self._examiner, self.watched), others
+        self._legacy, self._publish, self._others = legacy, publish, others
+        self._children, self._tails = Children(state, self._examiner, self.watched), TailReader(state)
         self._version = Version(-1, -1)
         self.chunk_rows = CHUNK_ROWS
         """Rows of a pass that are read from one snapshot."""
         self._is_plain = all(one.each is None and one.kind != "child" for one in sections)
         self._unsettled: Candidates = {}
         """Places that were read but could not be examined without a snapshot."""
-        self._turns = 0
         self.is_passing = False
         """Whether the last step was of a pass, and not of something that is known to be new."""
-        self._next_sequences = 0.0
+        self._turns, self._next_sequences = 0, 0.0
         self._header: DatabaseHeader | None = None
         """The one that was noted last."""
 
@@ -78,7 +78,7 @@ class Capture(Figures):
         with self._legacy.snapshot() as version:
             self._fit(strict=True)
             sections = [watched.section for watched in self.watched]
-            self._state.adopt(sections, self._database_id(), self._file_version(version))
+            self._state.adopt(sections, self._legacy.inode, self._file_version(version))
             self._legacy.is_put_back = False
             self._publish(self._state.epoch, [])  # a new epoch may have begun
             for watched in self.watched:
@@ -87,9 +87,6 @@ class Capture(Figures):
         self._hints.reset(self._legacy)
         self._state.note_capture(self.mode, self.fallback_reasons)
         self.is_attached = True
-
-    def _database_id(self) -> str:
-        return str(self._legacy.identity[1])  # a device number does not survive a remount
 
     def _file_version(self, version: Version) -> FileVersion | None:
         """Inside a snapshot: all that tells of which state the database is."""
@@ -167,8 +164,8 @@ class Capture(Figures):
                 self._examiner.record(batches)
         finally:
             self._hints.after()
-        for watched in self.watched:
-            watched.tail = watched.tail or hinted is None
+        if hinted is None:
+            self._tails.end(self.watched)
         return True
 
     def _examine_news(self) -> tuple[list[Batch], Candidates | None] | None:
@@ -178,6 +175,7 @@ class Capture(Figures):
         need it: meanwhile no checkpoint comes to its end, and in rollback mode no commit.
         """
         while True:
+            self._tails.begin()
             self._hints.before(self._legacy)
             try:
                 with self._legacy.snapshot() as version:
@@ -234,7 +232,7 @@ class Capture(Figures):
     def _judge_database(self, version: Version) -> None:
         """Inside a snapshot: another file, or an earlier state of this one, voids the cursors given so far."""
         now, before = self._file_version(version), self._state.epoch
-        self._state.replace_database(self._database_id(), now, is_put_back=self._legacy.is_put_back)
+        self._state.replace_database(self._legacy.inode, now, is_put_back=self._legacy.is_put_back)
         self._legacy.is_put_back = False
         self._state.note_version(now)
         if self._state.epoch != before:
@@ -277,11 +275,13 @@ class Capture(Figures):
             intervals, locs = [*places.intervals, *left.intervals], places.locs | left.locs
             places = Places(intervals, locs, is_exact=places.is_exact and left.is_exact)
         places.locs.update(named)
-        if watched.tail:
+        reads_tail = hinted is None and self._is_plain and not watched.tail
+        if watched.tail or reads_tail:
             places = ahead_of_tail(self._state, watched, places)
         places.locs.update(self._waiting(watched, None))
         places.locs.update(watched.doubtful)
-        return self._examiner.read(watched, places)
+        reading = self._examiner.read(watched, places)
+        return self._tails.add(reading, self.chunk_rows) if reads_tail else reading
 
     def _examined(self, reading: Reading) -> Batch:
         """What is new in what was read. Raises Unsettled."""

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from storage.candidates import Places
-from storage.examine import Batch, Examiner
+from storage.examine import Examiner
 from storage.names import quoted
 from storage.reader import SectionReader
+from storage.reading import Batch
 from storage.state import StateFile
 from storage.tail import ahead_of_tail
 from storage.types import NOWHERE, Change, key_of, referred

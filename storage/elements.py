@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from storage import reader as plain
+from storage.chunk import BadRow, Chunk
 from storage.errors import MappingMisfit
 from storage.names import hint_for, quoted, reason_of
-from storage.reader import ELEMENT_COLUMNS, BadRow, Chunk, SectionReader, source_of
+from storage.reader import ELEMENT_COLUMNS, SectionReader, source_of
 from storage.types import NOWHERE, Row, Section, Value, key_of, place_of
 from storage.whereabouts import is_row_error
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 from storage.candidates import Places
+from storage.chunk import BadRow, Chunk
 from storage.compare import Comparison, compare, compare_children
-from storage.reader import BadRow, Chunk, SectionReader
+from storage.reader import SectionReader
+from storage.reading import NO_ROWS, Batch, Reading, bound
 from storage.state import PRUNE_STEP, StateFile
 from storage.types import NOWHERE, Change, Event, Known, Op, Outcome, Row, Value
 from storage.watched import Progress, Watched
@@ -25,41 +26,8 @@ Publish = Callable[[str, list[Event]], None]
 """(epoch, events) of one transaction, in order."""
 
 
-@dataclass(slots=True)
-class Batch:
-    """What one reading of one section found. `last` is where the next chunk begins, None at the end of the table."""
-
-    watched: Watched
-    changes: list[Change]
-    missing: list[Known]
-    broken: dict[int, str]
-    mended: set[int]
-    rows: int
-    last: tuple[Value, ...] | None = None
-    is_baseline: bool = False
-    sheltered: Sequence[tuple[Known, int]] = ()
-    """Elements whose row is gone, each with the row of their conversation that cannot be read and may hold them now."""
-
-    @property
-    def is_void(self) -> bool:
-        """Whether there is nothing to record."""
-        return not (self.changes or self.broken or self.mended or self.is_baseline or self.sheltered)
-
-
-NO_ROWS = Chunk([], [], None)
-
-
 class Unsettled(Exception):
     """What was read leaves a question that only the snapshot it was read from can answer: read it again, and ask."""
-
-
-class Reading(NamedTuple):
-    """Rows of some places, or of a chunk of the table, as one snapshot shows them."""
-
-    watched: Watched
-    chunk: Chunk
-    places: Places
-    after: tuple[Value, ...] | None = None
 
 
 class Silence:
@@ -147,6 +115,7 @@ class Examiner:
 
     def examine(self, reading: Reading) -> Batch:
         """Compare what was read of some places with what is known of them. Raises Unsettled."""
+        reading = reading.whole()
         watched, chunk, places = reading.watched, reading.chunk, reading.places
         if not places.locs and not places.intervals:
             return Batch(watched, [], [], {}, set(), 0)
@@ -246,7 +215,7 @@ class Examiner:
             locs = chunk.locs if chunk.locs is not None else {row.loc for row in chunk.rows}
             known, failed = self._state.known_at(section, locs), self._failed_among(watched, locs)
         else:
-            low, high = _bound(after), _bound(chunk.last)
+            low, high = bound(after), bound(chunk.last)
             known = self._state.known_between(section, low, high)
             failed = set(self._state.failures(section, low, high)) if watched.failed else set()
         batch = self._compare(watched, chunk, known, failed)
@@ -320,7 +289,7 @@ class Examiner:
                 events = self._record(batches, outcomes)
         for batch in batches:
             if batch.is_baseline and batch.watched.baseline != "done":
-                batch.watched.position = _bound(batch.last)  # not before that was kept
+                batch.watched.position = bound(batch.last)  # not before that was kept
         self.records += 1
         self._count_waiting(outcomes)
         if events:
@@ -343,7 +312,7 @@ class Examiner:
             if batch.sheltered:
                 self._state.shelter(section, batch.sheltered)
             if batch.is_baseline and watched.baseline != "done":
-                self._state.set_baseline(section, watched.baseline, watched.floor, _bound(batch.last))
+                self._state.set_baseline(section, watched.baseline, watched.floor, bound(batch.last))
         return events
 
     def _count_waiting(self, outcomes: list[tuple[Watched, Outcome]]) -> None:
@@ -390,7 +359,3 @@ def _shelter(batch: Batch, entries: list[Known]) -> None:
 def _reader(watched: Watched) -> SectionReader:
     assert watched.reader is not None, "a paused section is not examined"
     return watched.reader
-
-
-def _bound(place: tuple[Value, ...] | None) -> int | None:
-    return place[0] if place is not None and isinstance(place[0], int) else None

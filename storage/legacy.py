@@ -211,6 +211,11 @@ class LegacyDatabase:
         return self._connection
 
     @property
+    def inode(self) -> str:
+        """What the file is known by; a device number does not survive a remount."""
+        return str(self.identity[1])
+
+    @property
     def is_open(self) -> bool:
         """Whether a connection is open."""
         return self._connection is not None

@@ -9,9 +9,9 @@ import json
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from storage.chunk import BadRow, Chunk, Record
 from storage.errors import MappingMisfit
 from storage.names import column_names, hint_for, nearest, quoted, reason_of, text
 from storage.types import NOWHERE, Row, Section, Value, digest_of, key_of, text_of
@@ -19,6 +19,8 @@ from storage.whereabouts import Whereabouts, is_row_error
 
 CHUNK_BYTES = 4 << 20
 """A chunk ends early when its rows exceed this: bounded memory however large the rows are."""
+FETCHED_ROWS = 10
+"""Rows between two looks at their size; fewer where they are big, judged by those before them."""
 
 
 _NOW = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch|timediff)\s*\(\s*(\)|[^)]*'now')", re.IGNORECASE)
@@ -27,27 +29,6 @@ _NOW = re.compile(r"\b(date|time|datetime|julianday|strftime|unixepoch|timediff)
 def asks_for_now(expression: str) -> bool:
     """The present time is another one at each look, and every look would find every row changed."""
     return _NOW.search(expression) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row whose expressions fail: the rest of the section must not suffer for it."""
-
-    loc: int
-    reason: str
-
-
-class Chunk(NamedTuple):
-    """Rows in the order of the table. They are all that stand after the previous chunk and up to `last`.
-
-    `last` is where the next chunk begins, None when this one reached the end of the table. `locs` are given where a
-    row of the table may hold many of `rows`, or none: the places of those that were read.
-    """
-
-    rows: list[Row]
-    bad: list[BadRow]
-    last: tuple[Value, ...] | None
-    locs: frozenset[int] | None = None
 
 
 _LITERAL = (
@@ -115,7 +96,7 @@ class SectionReader(Whereabouts):
             return place[0]
         return int.from_bytes(digest_of(place)[:8], "big") >> 1
 
-    def _row(self, record: tuple[Value, ...]) -> Row:
+    def _row(self, record: Record) -> Row:
         width = len(self._place)
         values = record[width:]
         return Row(self._loc(record[:width]), digest_of(values), values[: len(self.section.fields)])
@@ -145,16 +126,17 @@ class SectionReader(Whereabouts):
             f"{self._select} WHERE {condition} AND {self._filter} ORDER BY {', '.join(self._place)} LIMIT ?",
             (*parameters, limit),
         )
-        rows: list[Row] = []
-        size, last, width = 0, None, len(self._place)
-        for record in cursor:
-            rows.append(self._row(record))
-            size += sum([len(value) for value in record if type(value) is bytes])
-            if size > CHUNK_BYTES or len(rows) == limit:
-                last = record[:width]
+        records: list[Record] = []
+        size, last, step = 0, None, 1
+        while some := cursor.fetchmany(step):
+            records += some
+            size += sum([len(value) for record in some for value in record if type(value) is bytes])
+            if size > CHUNK_BYTES or len(records) == limit:
+                last = records[-1][: len(self._place)]
                 break
+            step = max(1, min(FETCHED_ROWS, (CHUNK_BYTES - size) * len(records) // (size + 1)))
         cursor.close()  # a statement left open would hold the snapshot
-        return Chunk(rows, [], last)
+        return Chunk.of(records, self._row, last)
 
     def _places_after(self, after: tuple[Value, ...] | None, limit: int) -> list[tuple[Value, ...]]:
         condition, parameters = self._condition(">", after)
@@ -193,7 +175,7 @@ class SectionReader(Whereabouts):
                     f"ORDER BY {self._place[0]}",
                     (json.dumps(list(locs)),),
                 ).fetchall()
-            return Chunk([self._row(record) for record in records], [], None)
+            return Chunk.of(records, self._row, None)
         except sqlite3.OperationalError as error:
             if not is_row_error(error):
                 raise
@@ -212,7 +194,7 @@ class SectionReader(Whereabouts):
                 f"ORDER BY {self._place[0]} LIMIT ?",
                 (low, high, limit),
             ).fetchall()
-            return Chunk([self._row(record) for record in records], [], None)
+            return Chunk.of(records, self._row, None)
         except sqlite3.OperationalError as error:
             if not is_row_error(error):
                 raise

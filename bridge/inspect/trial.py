@@ -10,9 +10,10 @@ from typing import Protocol
 from bridge.decide import Unrenderable, decide, render
 from bridge.inspect.choice import NEEDED, NONE, Choice, Draft
 from bridge.mapping import Mapping
+from storage.chunk import Chunk
 from storage.elements import reader_for
 from storage.errors import MappingMisfit
-from storage.reader import Chunk, SectionReader
+from storage.reader import SectionReader
 from storage.types import Change, Op, Row, Section, Value, text_of
 from storage.types import Draft as Event
 

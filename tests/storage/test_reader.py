@@ -287,7 +287,8 @@ def test_the_last_chunk_may_be_full(writer: sqlite3.Connection, legacy: sqlite3.
     reader = SectionReader(legacy, section())
     first = reader.chunk(None, 2)
     assert (len(first.rows), first.last) == (2, (2,))
-    assert reader.chunk(first.last, 2) == reader_module.Chunk([], [], None)
+    rest = reader.chunk(first.last, 2)
+    assert (rest.rows, rest.bad, rest.last) == ([], [], None)
 
 
 # -- bad rows
