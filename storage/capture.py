@@ -77,8 +77,7 @@ class Capture(Figures):
         self._legacy.open()
         with self._legacy.snapshot() as version:
             self._fit(strict=True)
-            sections = [watched.section for watched in self.watched]
-            self._state.adopt(sections, self._legacy.inode, self._file_version(version))
+            self._state.adopt([one.section for one in self.watched], self._legacy.inode, self._file_version(version))
             self._legacy.is_put_back = False
             self._publish(self._state.epoch, [])  # a new epoch may have begun
             for watched in self.watched:
@@ -199,7 +198,9 @@ class Capture(Figures):
                 with self._examiner.asking_nothing():
                     return [self._examined(reading) for reading in readings], hinted
             except Unsettled:
-                self._unsettled = {reading.watched.section.number: reading.places for reading in readings}
+                for reading in readings:
+                    self._unsettled[reading.watched.section.number] = reading.places
+                    reading.watched.tail = reading.watched.tail or hinted is None
                 self._version = Version(-1, self._version.schema)
 
     def _examine_hinted(self, hinted: Candidates | None) -> list[Batch]:
@@ -341,8 +342,7 @@ class Capture(Figures):
         if watched.reader is None or watched.reader.rowid is None:
             watched.tail = False
             return
-        end = end_of(self._state, watched)
-        after: tuple[Value, ...] | None = None if end is None else (end,)
+        after = None if (end := end_of(self._state, watched)) is None else (end,)
         last = self._examine_chunk(watched, after, is_baseline=False).last
         watched.tail = last is not None
         watched.tail_after = last[0] if last is not None and isinstance(last[0], int) else None
