@@ -1,49 +1,27 @@
-"""What the bridge does to the writer: throughput with and without it, refused commits, growth of the WAL.
-
-A disk's syncs drift by more than the bridge costs, so throughput is measured in short turns, with the bridge and
-without, by the same writer on the same database. A ratio is that of all turns on one database.
-"""
+"""What the bridge does to the writer: throughput with and without it, refused commits, growth of the WAL."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench.lab import Lab, Writer
 from bench.peer import Message, real, whole
 from bench.stats import Figure, Report, ratios, spread
 
 CASES = (("wal", "normal"), ("wal", "full"), ("delete", "full"), ("delete", "normal"))
-WARM = 0.25
-"""The part of a turn that is not counted: whoever follows a writer that never rests has to notice that first."""
-SERIES = 5
-"""Databases on which turns are taken, each new."""
 STEADY = 20
 """Commits a second of the unhurried writer: the bridge reads after each of them."""
 
 
 @dataclass(slots=True)
 class Side:
-    """What the writer says of itself: `rate` (1/s) series by series, the rest pair by pair."""
+    """What the writer says of itself, pair by pair."""
 
     rate: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     slowest: list[float] = field(default_factory=list)
     wal: list[float] = field(default_factory=list)
     refused: dict[str, list[int]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Turns:
-    """What was committed in some turns, and in how many seconds."""
-
-    commits: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Commits a second."""
-        return self.commits / self.seconds
 
 
 def run(lab: Lab) -> Report:
@@ -71,42 +49,18 @@ def _case(lab: Lab, journal: str, synchronous: str) -> tuple[Side, Side, str]:
                         mode = bridge.mode()
                 else:
                     _half(lab, writer, alone)
-    for _ in range(SERIES):
-        database = lab.database(1000, journal)
-        with lab.writer(database, journal, synchronous) as writer:
-            _series(lab, writer, database, alone, together)
     return alone, together, mode
 
 
 def _half(lab: Lab, writer: Writer, side: Side) -> None:
     seconds = lab.scale.harm_seconds
     flat = writer.write(seconds=seconds)
+    side.rate.append(whole(flat, "commits") / real(flat, "elapsed"))
     side.p99.append(real(flat, "p99") * 1000)
     side.slowest.append(real(flat, "slowest") * 1000)
     side.wal.append(whole(flat, "wal_peak") / 1e6)
     _count(side, "flat out", writer.write(seconds=seconds / 2, busy_timeout=0))
     _count(side, f"at {STEADY} commits a second", writer.write(seconds=2 * seconds, rate=STEADY, busy_timeout=0))
-
-
-def _series(lab: Lab, writer: Writer, database: Path, alone: Side, together: Side) -> None:
-    without, along = Turns(), Turns()
-    for number in range(lab.scale.harm_turns):
-        if number % 2:
-            _turn(lab, writer, without)
-        with lab.bridge(database):  # at rest: what was committed before it came is not its doing
-            _turn(lab, writer, along)
-        if not number % 2:
-            _turn(lab, writer, without)
-    alone.rate.append(without.rate)
-    together.rate.append(along.rate)
-
-
-def _turn(lab: Lab, writer: Writer, turns: Turns) -> None:
-    seconds = lab.scale.harm_seconds / 3
-    writer.write(seconds=WARM * seconds)
-    flat = writer.write(seconds=seconds)
-    turns.commits += whole(flat, "commits")
-    turns.seconds += real(flat, "elapsed")
 
 
 def _count(side: Side, pace: str, answer: Message) -> None:
@@ -126,8 +80,8 @@ def _figures(case: str, alone: Side, together: Side, *, is_wal: bool) -> list[Fi
         Figure(f"{case}: slowest commit with", "ms", spread(together.slowest)),
     ]
     for pace, (busy, commits) in together.refused.items():
-        busy_alone, commits_alone = alone.refused[pace]
-        note = f"{busy:,} of {commits:,}; without the bridge {busy_alone:,} of {commits_alone:,}"
+        without = alone.refused[pace]
+        note = f"{busy:,} of {commits:,}; without the bridge {without[0]:,} of {without[1]:,}"
         name = f"{case}: commits refused (SQLITE_BUSY, busy timeout 0), {pace}"
         figures.append(Figure(name, "%", spread([100 * busy / commits]), note, headline=pace == "flat out"))
     if is_wal:
