@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from bench.lab import Lab, Writer
 from bench.peer import Message, real, whole
+from bench.served import Served
 from bench.stats import Figure, Report, ratios, spread
+from bench.writer import BEGINNING
 
 CASES = (("wal", "normal"), ("wal", "full"), ("delete", "full"), ("delete", "normal"))
 STEADY = 20
@@ -15,9 +18,10 @@ STEADY = 20
 
 @dataclass(slots=True)
 class Side:
-    """What the writer says of itself, pair by pair."""
+    """What one of the writers says of itself, turn by turn."""
 
     rate: list[float] = field(default_factory=list)
+    beginning: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     slowest: list[float] = field(default_factory=list)
     wal: list[float] = field(default_factory=list)
@@ -25,7 +29,7 @@ class Side:
 
 
 def run(lab: Lab) -> Report:
-    """Each half of a pair has a new database; which half comes first alternates."""
+    """Two databases alike, the bridge attached to one of them; their writers take turns, and the first one changes."""
     figures: list[Figure] = []
     modes = []
     for journal, synchronous in CASES:
@@ -38,29 +42,35 @@ def run(lab: Lab) -> Report:
 
 
 def _case(lab: Lab, journal: str, synchronous: str) -> tuple[Side, Side, str]:
-    alone, together, mode = Side(), Side(), ""
-    for number in range(lab.scale.harm_pairs):
-        for with_bridge in (number % 2 == 0, number % 2 == 1):
-            database = lab.database(1000, journal)
-            with lab.writer(database, journal, synchronous) as writer:
-                if with_bridge:
-                    with lab.bridge(database) as bridge:
-                        _half(lab, writer, together)
-                        mode = bridge.mode()
-                else:
-                    _half(lab, writer, alone)
-    return alone, together, mode
+    alone, together = Side(), Side()
+    with ExitStack() as stack:
+        watched, other = lab.database(1000, journal), lab.database(1000, journal)
+        sides = [
+            (stack.enter_context(lab.writer(database, journal, synchronous)), side)
+            for database, side in ((watched, together), (other, alone))
+        ]
+        bridge = stack.enter_context(lab.bridge(watched))
+        for number in range(lab.scale.harm_pairs):
+            for writer, side in sides if number % 2 == 0 else sides[::-1]:
+                _flat_out(lab, bridge, writer, side)
+        for writer, side in sides:
+            bridge.await_rest()
+            seconds = lab.scale.harm_seconds
+            _count(side, "flat out", writer.write(seconds=seconds, busy_timeout=0))
+            bridge.await_rest()
+            slowly = writer.write(seconds=2 * seconds, rate=STEADY, busy_timeout=0)
+            _count(side, f"at {STEADY} commits a second", slowly)
+        return alone, together, bridge.mode()
 
 
-def _half(lab: Lab, writer: Writer, side: Side) -> None:
-    seconds = lab.scale.harm_seconds
-    flat = writer.write(seconds=seconds)
+def _flat_out(lab: Lab, bridge: Served, writer: Writer, side: Side) -> None:
+    bridge.await_rest()
+    flat = writer.write(seconds=lab.scale.harm_seconds)
     side.rate.append(whole(flat, "commits") / real(flat, "elapsed"))
+    side.beginning.append(whole(flat, "beginning") / BEGINNING)
     side.p99.append(real(flat, "p99") * 1000)
     side.slowest.append(real(flat, "slowest") * 1000)
     side.wal.append(whole(flat, "wal_peak") / 1e6)
-    _count(side, "flat out", writer.write(seconds=seconds / 2, busy_timeout=0))
-    _count(side, f"at {STEADY} commits a second", writer.write(seconds=2 * seconds, rate=STEADY, busy_timeout=0))
 
 
 def _count(side: Side, pace: str, answer: Message) -> None:
@@ -70,10 +80,12 @@ def _count(side: Side, pace: str, answer: Message) -> None:
 
 
 def _figures(case: str, alone: Side, together: Side, *, is_wal: bool) -> list[Figure]:
+    beginnings = ratios(together.beginning, alone.beginning)
     figures = [
         Figure(f"{case}: commits a second without", "1/s", spread(alone.rate)),
         Figure(f"{case}: commits a second with", "1/s", spread(together.rate)),
         Figure(f"{case}: throughput with, as a multiple of without", "×", ratios(together.rate, alone.rate), "", True),
+        Figure(f"{case}: the same, in the first half second", "×", beginnings, "", True),
         Figure(f"{case}: p99 of a commit without", "ms", spread(alone.p99)),
         Figure(f"{case}: p99 of a commit with", "ms", spread(together.p99)),
         Figure(f"{case}: slowest commit without", "ms", spread(alone.slowest)),

@@ -16,6 +16,8 @@ from bench.peer import Message, orders, real, reply, whole
 from bench.stats import percentile
 
 PADDING = "a line of talk that makes the pushed frame about 290 bytes long, as they are in this trade. " * 2
+BEGINNING = 0.5
+"""Seconds that count as the beginning of an order: until the bridge knows that the writer does not rest."""
 LOOK_AT_WAL = 64
 """Commits between two looks at the size of the write-ahead log."""
 
@@ -26,6 +28,8 @@ class Tally:
 
     stamps: list[tuple[int, int]] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
+    beginning: int = 0
+    """Commits in the first half second."""
     busy: int = 0
     wal_peak: int = 0
 
@@ -50,6 +54,7 @@ class Writer:
         """Commit as ordered: `count` commits or for `seconds`, `rate` a second (0: flat out), from mark `first` on."""
         self._sql.execute(f"PRAGMA busy_timeout={whole(order, 'busy_timeout')}")
         tally, per_commit, keep = Tally(), whole(order, "per_commit"), bool(order["stamps"])
+        beginning = time.perf_counter() + BEGINNING
         for number in paced(whole(order, "count"), real(order, "seconds"), real(order, "rate")):
             mark = whole(order, "first") + number * per_commit
             statements = [self._statement(order, mark + place) for place in range(per_commit)]
@@ -57,7 +62,9 @@ class Writer:
             self._commit(statements, tally)
             if keep:
                 tally.stamps.append((mark + per_commit - 1, time.monotonic_ns()))
-            tally.took.append(time.perf_counter() - began)
+            now = time.perf_counter()
+            tally.took.append(now - began)
+            tally.beginning += now < beginning
             if number % LOOK_AT_WAL == 0:
                 tally.wal_peak = max(tally.wal_peak, self._wal_size())
         return tally
@@ -124,6 +131,7 @@ def main(path: str, journal: str, synchronous: str) -> None:
             reply(
                 commits=len(took),
                 elapsed=time.perf_counter() - began,
+                beginning=tally.beginning,
                 busy=tally.busy,
                 wal_peak=tally.wal_peak,
                 median=percentile(took, 0.5),

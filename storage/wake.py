@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
@@ -26,6 +27,15 @@ SUFFIXES = ("", "-wal", "-journal")
 READ_BYTES = 65_536
 _EVENT = Struct("iI8x")
 """Watch descriptor and mask of an event without a name (inotify(7))."""
+
+
+def be_punctual() -> None:
+    """Make short sleeps of the calling thread as short as asked, where the system can (Linux, proc(5)).
+
+    By default the kernel joins timers that lie within 50 µs, and a sleep of 50 µs takes twice as long or more.
+    """
+    with suppress(OSError):
+        Path(f"/proc/{threading.get_native_id()}/timerslack_ns").write_text("1", encoding="ascii")
 
 
 class Waker:

@@ -19,7 +19,7 @@ from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit, WalcastError
 from storage.examine import CHUNK_ROWS
 from storage.legacy import BeingPutBack, Busy, LegacyDatabase
-from storage.wake import Waker
+from storage.wake import Waker, be_punctual
 
 log = logging.getLogger("walcast.capture")
 
@@ -146,6 +146,7 @@ class CaptureWorker:
     # -- the thread
 
     def _run(self) -> None:
+        be_punctual()
         try:
             delay, hinted = 0.0, True
             while not self._stopping:
