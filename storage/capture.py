@@ -18,20 +18,20 @@ from storage.children import Children
 from storage.elements import reader_for
 from storage.epochs import FileVersion, Sequences
 from storage.errors import DatabaseAway, MappingMisfit
-from storage.examine import CHUNK_ROWS, Decide, Examiner, Publish, Unsettled
+from storage.examine import Decide, Examiner, Publish, Unsettled
 from storage.figures import Figures
+from storage.glance import Glance
 from storage.hints import Hints
 from storage.legacy import Busy, LegacyDatabase, Version, translated
 from storage.pages import Moved
+from storage.passes import Passes
 from storage.reader import SectionReader
 from storage.reading import NO_ROWS, Batch, Reading
 from storage.state import StateFile
-from storage.tail import TailReader, ahead_of_tail, end_of
-from storage.types import Section, Value
-from storage.watched import Progress, Watched
+from storage.tail import TailReader, ahead_of_tail
+from storage.types import Section
+from storage.watched import Watched
 
-PENDING_ROWS = 200
-LIMBO_ROWS = 20_000
 SEQUENCES_EVERY = 10.0
 """Seconds between looks that note how far the tables with AUTOINCREMENT have come."""
 
@@ -54,15 +54,13 @@ class Capture(Figures):
         super().__init__(state, hints, examiner, watched)
         self._legacy, self._publish, self._others = legacy, publish, others
         self._children, self._tails = Children(state, self._examiner, self.watched), TailReader(state)
+        self._passes = Passes(legacy, state, self._examiner, self._children, self.watched, self._failed)
+        self._glance = Glance(legacy, hints, self.watched)
         self._version = Version(-1, -1)
-        self.chunk_rows = CHUNK_ROWS
-        """Rows of a pass that are read from one snapshot."""
         self._is_plain = all(one.each is None and one.kind != "child" for one in sections)
         self._unsettled: Candidates = {}
         """Places that were read but could not be examined without a snapshot."""
-        self.is_passing = False
-        """Whether the last step was of a pass, and not of something that is known to be new."""
-        self._turns, self._next_sequences = 0, 0.0
+        self._next_sequences = 0.0
         self._header: DatabaseHeader | None = None
         """The one that was noted last."""
 
@@ -149,7 +147,7 @@ class Capture(Figures):
             self._reopen()
         elif not thorough and self._version.data >= 0 and self._hints.is_quiet():
             return False
-        if thorough and self._legacy.data_version() == self._version.data:
+        if thorough and self._is_version_the_same():
             return False
         try:
             with self._examiner.transaction():
@@ -167,6 +165,12 @@ class Capture(Figures):
             self._tails.end(self.watched)
         return True
 
+    def _is_version_the_same(self) -> bool:
+        data = self._legacy.data_version()
+        if self._version.data >= 0 and self._glance.tells_that_all_is_taken():
+            self._version = Version(data, self._version.schema)
+        return data == self._version.data
+
     def _examine_news(self) -> tuple[list[Batch], Candidates | None] | None:
         """Read what the hints name, all from one snapshot that shows exactly the commits that the hints cover.
 
@@ -176,24 +180,21 @@ class Capture(Figures):
         while True:
             self._tails.begin()
             self._hints.before(self._legacy)
-            try:
-                with self._legacy.snapshot() as version:
-                    if version == self._version:
-                        return None
-                    self._note_header(version)
-                    if version.schema != self._version.schema:
-                        self._refit(version)
-                    hinted = self._hints.take(self._readers())
-                    self._version = version  # not before: Moved asks for another snapshot of the same commit
-                    if self._unsettled or not self._is_plain:
-                        batches = self._examine_hinted(hinted)
-                        self._unsettled = {}
-                        return batches, hinted
-                    readings = [self._read(watched, hinted) for watched in self.watched if watched.reader is not None]
-            except Moved:
-                continue  # bounded: after a few the hints give up and ask for a pass
-            except sqlite3.Error as error:
-                raise self._failed(error) from error
+            hinted: Candidates | None = {}
+            readings = self._glance.readings() if self._is_usual() else None
+            if readings is None:
+                try:
+                    with self._legacy.snapshot() as version:
+                        if version == self._version:
+                            return None
+                        hinted = self._take_hints(version)
+                        if self._unsettled or not self._is_plain:
+                            return self._examine_hinted(hinted), hinted
+                        readings = [self._read(watched, hinted) for watched in self.watched if watched.reader]
+                except Moved:
+                    continue  # bounded: after a few the hints give up and ask for a pass
+                except sqlite3.Error as error:
+                    raise self._failed(error) from error
             try:
                 with self._examiner.asking_nothing():
                     return [self._examined(reading) for reading in readings], hinted
@@ -202,6 +203,21 @@ class Capture(Figures):
                     self._unsettled[reading.watched.section.number] = reading.places
                     reading.watched.tail = reading.watched.tail or hinted is None
                 self._version = Version(-1, self._version.schema)
+
+    def _is_usual(self) -> bool:
+        """Whether a glance may do: nothing is left from before, and the header is as it was noted."""
+        is_plain = self._is_plain and not self._unsettled and self._version.data >= 0
+        return is_plain and self._legacy.noted_header is self._header and time.monotonic() < self._next_sequences
+
+    def _take_hints(self, version: Version) -> Candidates | None:
+        """Inside a snapshot."""
+        self._note_header(version)
+        if version.schema != self._version.schema:
+            self._refit(version)
+        hinted = self._hints.take(self._readers())
+        self._version = version  # not before: Moved asks for another snapshot of the same commit
+        self._glance.forget()
+        return hinted
 
     def _examine_hinted(self, hinted: Candidates | None) -> list[Batch]:
         """First the children, since they name further rows of the sections that depend on them."""
@@ -214,6 +230,7 @@ class Capture(Figures):
             for number, locs in self._children.parents(watched, batch.changes).items():
                 named.setdefault(number, set()).update(locs)
             batches.append(batch)
+        self._unsettled = {}
         return batches
 
     def _reopen(self) -> None:
@@ -242,10 +259,12 @@ class Capture(Figures):
     def _refit(self, version: Version) -> None:
         self._fit(strict=False)
         self._hints.reset(self._legacy)
-        self._version, self._unsettled = Version(-1, version.schema), {}
+        self._begin_again(version.schema)
+
+    def _begin_again(self, schema: int) -> None:
+        self._version, self._unsettled = Version(-1, schema), {}
         for watched in self.watched:
-            watched.progress, watched.tail_after = None, None
-            watched.again = watched.tail = True
+            watched.begin_again()
 
     def _failed(self, error: sqlite3.Error) -> Exception:
         self.restart()
@@ -253,10 +272,7 @@ class Capture(Figures):
 
     def restart(self) -> None:
         """Something failed in the middle of a look: what it saw may not be recorded: look at everything again."""
-        self._version, self._unsettled = Version(-1, self._version.schema), {}
-        for watched in self.watched:
-            watched.progress, watched.tail_after = None, None
-            watched.again = watched.tail = True
+        self._begin_again(self._version.schema)
         if self._legacy.is_open:
             with suppress(Busy, DatabaseAway, OSError):  # they go on where they were: passes find what was before
                 self._hints.reset(self._legacy)
@@ -279,10 +295,10 @@ class Capture(Figures):
         reads_tail = hinted is None and self._is_plain and not watched.tail
         if watched.tail or reads_tail:
             places = ahead_of_tail(self._state, watched, places)
-        places.locs.update(self._waiting(watched, None))
+        places.locs.update(self._passes.waiting(watched, None))
         places.locs.update(watched.doubtful)
         reading = self._examiner.read(watched, places)
-        return self._tails.add(reading, self.chunk_rows) if reads_tail else reading
+        return self._tails.add(reading, self._passes.chunk_rows) if reads_tail else reading
 
     def _examined(self, reading: Reading) -> Batch:
         """What is new in what was read. Raises Unsettled."""
@@ -300,101 +316,27 @@ class Capture(Figures):
             batch.changes.extend(self._examiner.gone(watched, batch.missing))
         return batch
 
-    def _waiting(self, watched: Watched, after: int | None) -> list[int]:
-        """The next rows that wait for an owner. Any commit may give them one: a join is not in the row."""
-        locs = self._state.pending(watched.section, after, PENDING_ROWS) if watched.waiting else []
-        watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None
-        return locs
-
     # -- passes
 
     def step(self) -> bool:
         """One chunk of what some section is behind with; whether there was one. Raises Busy, DatabaseAway."""
-        behind = [watched for watched in self.watched if watched.is_behind]
-        if not behind:
-            return False
-        # By turns, so that a section which is always behind starves no other; of each, what is quick comes first.
-        watched = min(behind, key=lambda one: one.turn)
-        self._turns += 1
-        watched.turn = self._turns
-        self.is_passing = not watched.tail and watched.sweep is None
-        if watched.tail:
-            self._read_tail(watched)
-        elif watched.sweep is not None:
-            self._look_at_waiting(watched)
-        else:
-            self._step(watched)
-        return True
+        return self._passes.step()
 
-    def _look_at_waiting(self, watched: Watched) -> None:
-        places = Places(locs=set(self._waiting(watched, watched.sweep)))
-        if watched.reader is None or watched.reader.rowid is None or not places.locs:
-            return
-        try:
-            with self._legacy.snapshot():
-                batch = self._examiner.places(watched, places)
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
-        self._examiner.record([batch])
+    @property
+    def passes(self) -> int:
+        """How many passes have begun."""
+        return self._passes.count
 
-    def _read_tail(self, watched: Watched) -> None:
-        """Rows behind the last one known: what a writer appends is pushed before any pass comes to it."""
-        if watched.reader is None or watched.reader.rowid is None:
-            watched.tail = False
-            return
-        after = None if (end := end_of(self._state, watched)) is None else (end,)
-        last = self._examine_chunk(watched, after, is_baseline=False).last
-        watched.tail = last is not None
-        watched.tail_after = last[0] if last is not None and isinstance(last[0], int) else None
+    @property
+    def is_passing(self) -> bool:
+        """Whether the last step was of a pass, and not of something that is known to be new."""
+        return self._passes.is_passing
 
-    def _step(self, watched: Watched) -> None:
-        if watched.progress is None:
-            self.passes += 1
-            watched.again = False
-            resumed = watched.position if watched.baseline != "done" else None
-            watched.progress = Progress(after=None if resumed is None else (resumed,), is_resumed=resumed is not None)
-        progress = watched.progress
-        batch = self._examine_chunk(watched, progress.after, is_baseline=watched.baseline != "done")
-        progress.after, progress.rows = batch.last, progress.rows + batch.rows
-        room = LIMBO_ROWS - len(progress.limbo)
-        progress.limbo.extend(batch.missing[:room])
-        watched.again = watched.again or len(batch.missing) > room
-        if progress.after is None:
-            self._finish(watched, progress)
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a pass that are read from one snapshot."""
+        return self._passes.chunk_rows
 
-    def _examine_chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
-        """Read and compare one chunk in one snapshot, record it in one transaction."""
-        batches: list[Batch] = []
-        has_snapshot = not self._is_plain
-        while not batches:
-            try:
-                with self._legacy.snapshot():
-                    reading = self._examiner.read_chunk(watched, after, self.chunk_rows)
-                    if has_snapshot:
-                        batch = self._examiner.examine_chunk(reading, is_baseline=is_baseline)
-                        batches = [batch, *self._children.dependent(batch)]
-            except sqlite3.Error as error:
-                raise self._failed(error) from error
-            if not has_snapshot:
-                with suppress(Unsettled), self._examiner.asking_nothing():
-                    batches = [self._examiner.examine_chunk(reading, is_baseline=is_baseline)]
-                has_snapshot = True
-        self._examiner.record(batches)
-        return batches[0]
-
-    def _finish(self, watched: Watched, progress: Progress) -> None:
-        """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
-        with self._legacy.snapshot():
-            left = self._examiner.left(watched, progress)
-            batches = [left, *self._children.dependent(left)]
-        self._examiner.record_left(batches)
-        if watched.baseline != "done":
-            if watched.section.kind != "child":
-                self._state.index_keys(watched.section)
-            self._state.set_baseline(watched.section, "done", watched.floor, None)
-            watched.baseline, watched.position = "done", None  # not before that was kept
-            # Resumed after a stop: what changed before the place it went on from is still to be seen.
-            watched.again = watched.again or progress.is_resumed
-            self._children.catch_up(watched)
-        watched.progress = None
-        self._state.clear_homes()
+    @chunk_rows.setter
+    def chunk_rows(self, rows: int) -> None:
+        self._passes.chunk_rows = rows

@@ -17,7 +17,7 @@ class Figures:
         self._state, self._hints, self._examiner = state, hints, examiner
         self.watched = list(watched)
         self.is_attached = False
-        self.looks = self.passes = 0
+        self.looks = 0
 
     @property
     def mode(self) -> str:

@@ -52,6 +52,12 @@ class Hints(Protocol):
         Raises Moved when the snapshot has to be taken anew.
         """
 
+    def appended(self) -> dict[int, tuple[int, ...]] | None:
+        """After `before`: the rowids that were appended, by section, if that is all; else None, and `take` tells."""
+
+    def take_appended(self) -> bool:
+        """Whether what was read without a snapshot, after `appended`, shows just those commits; then they are taken."""
+
     def after(self) -> None:
         """Called when the look is over: for whatever need not be done while somebody waits."""
 
@@ -88,6 +94,14 @@ class NoHints:
         """Nothing is known."""
         self.reasons["no_engine"] += 1
         return None
+
+    def appended(self) -> dict[int, tuple[int, ...]] | None:
+        """Nothing is known."""
+        return None
+
+    def take_appended(self) -> bool:
+        """Nothing was told."""
+        return False
 
     def after(self) -> None:
         """Nothing is left to do."""
@@ -164,6 +178,24 @@ class PageHints:
             return None
         self._moved = self._gaps = 0
         return found
+
+    def appended(self) -> dict[int, tuple[int, ...]] | None:
+        """As the protocol says."""
+        growths = self._wal.appended() if self._is_wal else None
+        if not growths:
+            return None
+        found: dict[int, tuple[int, ...]] = {}
+        for leaf, _, rowids in growths:
+            for section in leaf.sections:
+                found[section] = (*found.get(section, ()), *rowids)
+        return found
+
+    def take_appended(self) -> bool:
+        """As the protocol says."""
+        if not self._wal.take_appended():
+            return False
+        self._moved = self._gaps = 0
+        return True
 
     def after(self) -> None:
         """Let go of what was caught."""

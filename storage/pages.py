@@ -36,6 +36,10 @@ Read = Callable[[int], bytes | None]
 """The present image of any page, None where it cannot be told."""
 
 
+Growth = tuple[Leaf, bytes, tuple[int, ...]]
+"""A leaf as it was, its image now, and the rowids that came."""
+
+
 class Moved(Exception):
     """Something was committed while the snapshot was taken: take another."""
 
@@ -103,6 +107,33 @@ class Memory:
             self.owners.clear()
 
 
+def growths_of(
+    images: Mapping[int, bytes], header: DatabaseHeader, usable: int, memory: Memory
+) -> list[Growth] | None:
+    """What was appended, if that is all that the images tell of, beside changes of indexes; else None.
+
+    The database is not asked, and nothing is remembered before `grow`.
+    """
+    growths: list[Growth] = []
+    for number, image in images.items():
+        if image[0] == INDEX_LEAF and header.page_count < MANY_PAGES:
+            continue
+        leaf = memory.leaves.get(number)
+        appended = None if leaf is None else leaf.appended(image, usable)
+        if leaf is None or appended is None:
+            return None
+        growths.append((leaf, image, appended))
+    return growths
+
+
+def grow(images: Mapping[int, bytes], growths: Sequence[Growth], memory: Memory) -> None:
+    """Remember what `growths_of` these images told."""
+    for number in images:
+        memory.leaves.drop(number)
+    for leaf, image, appended in growths:
+        memory.leaves.grow(leaf, image, appended)
+
+
 def places_of(
     images: Mapping[int, bytes],
     header: DatabaseHeader,
@@ -119,7 +150,7 @@ def places_of(
     newer than the open snapshot. Raises Gap.
     """
     leaves: list[Page] = []
-    grown: list[tuple[Leaf, bytes, tuple[int, ...]]] = []
+    grown: list[Growth] = []
     other: set[int] = set()
     owners = memory.owners
     has_index = is_structural = False

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from storage.btree import DatabaseHeader, parse_header
 from storage.candidates import Candidates
 from storage.held import HELD, Held
-from storage.pages import MAX_BYTES, Gap, Memory, Moved, places_of
+from storage.pages import MAX_BYTES, Gap, Growth, Memory, Moved, grow, growths_of, places_of
 from storage.reader import SectionReader
 from storage.walfile import (
     FRAME_HEADER_SIZE,
@@ -61,6 +61,8 @@ class WalHints:
         self._now: WalIndex | None = None
         self._changes: Changed | Gap | Moved | None = None
         """What `before` read, or why it could not."""
+        self._growths: list[Growth] | None = None
+        """What `appended` told."""
         self._peeked: WalIndex | None = None
         """What `is_quiet` has read, for the look that follows."""
         self._raw_index = b""
@@ -138,6 +140,26 @@ class WalHints:
         """
         if after is None or self._now is None or after.salts != self._now.salts:
             self._changes = Moved()
+
+    def appended(self) -> list[Growth] | None:
+        """What was appended since the last `take`, if that is all that `before` read of; else None."""
+        now, changed, header = self._now, self._changes, self._resting
+        if self._is_restless or now is None or header is None or not isinstance(changed, Changed):
+            return None
+        self._growths = growths_of(changed.images, header, now.page_size - header.reserved, self._memory)
+        return self._growths
+
+    def take_appended(self) -> bool:
+        """Take what `appended` told, if nothing was committed meanwhile; whether that is so."""
+        before, changed = self._now, self._changes
+        if before is None or self._position is None or self._growths is None or not isinstance(changed, Changed):
+            return False
+        if not _is_same_end(self._index(), before):
+            return False
+        self.commits = (before.change - self._position.change) & 0xFFFFFFFF
+        grow(changed.images, self._growths, self._memory)
+        self._position, self._changes, self._growths = before, None, None
+        return True
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
         """Where the commits since the last call may have changed rows. Raises Moved, Gap.

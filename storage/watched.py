@@ -76,6 +76,11 @@ class Watched:
         return not (self.tail or self.waiting or self.doubtful)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all of its rows are known, and a commit that appends to them says nothing of any other."""
+        return self.is_at_rest and self.has_rowids and not self.is_behind
+
+    @property
     def has_rowids(self) -> bool:
         """Whether single rows can be read again."""
         return self.reader is not None and self.reader.rowid is not None
@@ -89,6 +94,11 @@ class Watched:
         if self.reader is None or self.reader.has_unique_id:
             return False
         return self.section.each is None or self.has_repeats or self.progress is not None
+
+    def begin_again(self) -> None:
+        """Anything may have changed: a pass is asked for, and what was appended comes before it."""
+        self.progress = self.tail_after = None
+        self.again = self.tail = True
 
     def remember(self, loc: int) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""

@@ -62,6 +62,14 @@ class TrueHints:
             found[number].locs |= changed | {loc + 1 for loc in changed}
         return found
 
+    def appended(self) -> dict[int, tuple[int, ...]] | None:
+        """It takes a snapshot to tell."""
+        return None
+
+    def take_appended(self) -> bool:
+        """Nothing was told."""
+        return False
+
     def after(self) -> None:
         """Nothing is left to do."""
 
