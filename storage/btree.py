@@ -114,6 +114,7 @@ class PtrmapEntry:
 
 
 TABLE_LEAF, INDEX_LEAF = int(PageKind.TABLE_LEAF), int(PageKind.INDEX_LEAF)
+INDEX_INTERIOR = int(PageKind.INDEX_INTERIOR)
 TABLE_INTERIOR = int(PageKind.TABLE_INTERIOR)
 
 

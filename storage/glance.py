@@ -1,8 +1,8 @@
 """The usual commit: rows were appended, each to a leaf that is known, and nothing else was done.
 
-Then the log alone says which rows are new, and one statement reads them. It takes a snapshot for itself, and that it
-shows just the commits that were read of is asked of the wal-index afterwards, so no transaction has to be begun and
-ended around it. What is not so simple is left to a whole look.
+Then the log alone says which rows are new, and they are read without a transaction. Each statement takes a snapshot for
+itself; if the log ends afterwards where it ended before, they were all of that one state. What is not so simple is left
+to a whole look.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from storage.reading import Reading
 from storage.watched import Watched
 
 FEW = 50
-"""Rows of one section at most."""
+"""Rows at most: more are read faster from one snapshot."""
 
 
 class Glance:
@@ -35,17 +35,17 @@ class Glance:
                 return None
         if (appended := self._hints.appended()) is None:
             return None
+        if sum(map(len, appended.values())) > FEW:
+            return None
         readings: list[Reading] = []
         for watched in self._watched:
             locs = appended.get(watched.section.number)
-            if locs is None:
+            if locs is None or watched.reader is None:
                 continue
-            if readings or len(locs) > FEW or watched.reader is None:
-                return None  # two statements would see two snapshots
             try:
-                chunk = watched.reader.in_one(locs)
+                chunk = watched.reader.at(sorted(locs))
             except sqlite3.Error:
-                return None  # a whole look says what is wrong, and with which row
+                return None  # a whole look says what is wrong
             readings.append(Reading(watched, chunk, Places(locs=set(locs))))
         self._was_last = self._hints.take_appended()
         return readings if self._was_last else None

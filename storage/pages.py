@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from storage.btree import (
     HEADER_SIZE,
+    INDEX_INTERIOR,
     INDEX_LEAF,
     TABLE_INTERIOR,
     DatabaseHeader,
@@ -27,9 +28,10 @@ MAX_ROWS = 20_000
 OWNERS = 65_536
 STEPS = 20_000
 MAX_TRUNKS = 256
-MANY_PAGES = INDEX_LEAF << 23
-"""In a database of fewer pages no page that begins with the number of another can look like a leaf of an index. Half of
+MANY_PAGES = INDEX_INTERIOR << 23
+"""In a database of fewer pages no page that begins with the number of another can look like one of a b-tree. Half of
 what it takes, since the count may be that of the last checkpoint."""
+_NO_LEAVES = frozenset((INDEX_LEAF, INDEX_INTERIOR, TABLE_INTERIOR))
 OVERFLOW = "overflow"
 
 Read = Callable[[int], bytes | None]
@@ -154,10 +156,11 @@ def places_of(
     other: set[int] = set()
     owners = memory.owners
     has_index = is_structural = False
-    may_grow = is_exact and not _has_interior(images)
+    may_grow, is_small = is_exact and not _has_interior(images), header.page_count < MANY_PAGES
     for number, image in images.items():
-        if image[0] == INDEX_LEAF and header.page_count < MANY_PAGES:
-            has_index = True
+        kind = image[0]
+        if kind in _NO_LEAVES and is_small and not (header.largest_root and is_ptrmap(number, usable)):
+            has_index, is_structural = has_index or kind != TABLE_INTERIOR, is_structural or kind == TABLE_INTERIOR
             memory.leaves.drop(number)
             continue
         leaf = memory.leaves.get(number) if may_grow else None

@@ -167,7 +167,15 @@ class SectionReader(Whereabouts):
     def at(self, locs: Sequence[int]) -> Chunk:
         """The rows that stand at these rowids now. Only for tables that have rowids."""
         try:
-            return self.in_one(locs)
+            if len(locs) == 1:  # the usual commit: one row
+                records = self._connection.execute(self._one, locs).fetchall()
+            else:
+                records = self._connection.execute(
+                    f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} "
+                    f"ORDER BY {self._place[0]}",
+                    (json.dumps(list(locs)),),
+                ).fetchall()
+            return Chunk.of(records, self._row, None)
         except sqlite3.OperationalError as error:
             if not is_row_error(error):
                 raise
@@ -176,18 +184,6 @@ class SectionReader(Whereabouts):
         for loc in sorted(locs):
             self._read_one((loc,), rows, bad)
         return Chunk(rows, bad, None)
-
-    def in_one(self, locs: Sequence[int]) -> Chunk:
-        """The same in one statement. Raises sqlite3.Error, also for what stands in one of the rows."""
-        if len(locs) == 1:  # the usual commit: one row
-            records = self._connection.execute(self._one, locs).fetchall()
-        else:
-            records = self._connection.execute(
-                f"{self._select} WHERE {self._place[0]} IN (SELECT value FROM json_each(?)) AND {self._filter} "
-                f"ORDER BY {self._place[0]}",
-                (json.dumps(list(locs)),),
-            ).fetchall()
-        return Chunk.of(records, self._row, None)
 
     def between(self, low: int | None, high: int | None, limit: int) -> Chunk:
         """At most `limit` rows whose rowids lie strictly between two; None is open. Only for tables with rowids."""

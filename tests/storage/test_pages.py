@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.btree import INDEX_LEAF, DatabaseHeader, parse_header
+from storage.btree import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, DatabaseHeader, parse_header
 from storage.pages import OVERFLOW, Gap, Memory, places_of
 
 
@@ -24,16 +24,17 @@ def overflow_page(following: int, size: int) -> bytes:
     return following.to_bytes(4, "big") + b"x" * (size - 4)
 
 
-def test_in_a_vast_database_an_overflow_page_is_told_from_an_index_that_begins_as_it_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [INDEX_INTERIOR, TABLE_INTERIOR, INDEX_LEAF])
+def test_in_a_vast_database_an_overflow_page_is_told_from_one_that_begins_as_it_does(tmp_path: Path, kind: int) -> None:
     header = header_of(tmp_path)
-    following = INDEX_LEAF << 24
-    images = {7: overflow_page(following, header.page_size)}
-    vast = replace(header, page_count=following)
+    images = {7: overflow_page(kind << 24, header.page_size)}
+    vast = replace(header, page_count=kind << 24)
     with pytest.raises(Gap, match=OVERFLOW):
         places_of(images, vast, header.usable_size, Memory(), [], images.get)
 
 
-def test_in_any_other_an_index_is_told_by_its_first_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [INDEX_INTERIOR, TABLE_INTERIOR, INDEX_LEAF])
+def test_in_any_other_a_page_that_holds_no_rows_is_told_by_its_first_byte(tmp_path: Path, kind: int) -> None:
     header = header_of(tmp_path)
-    images = {7: bytes([INDEX_LEAF]) + b"\xff" * (header.page_size - 1)}
+    images = {7: bytes([kind]) + b"\xff" * (header.page_size - 1)}
     assert places_of(images, header, header.usable_size, Memory(), [], images.get) == {}

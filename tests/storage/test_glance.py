@@ -1,0 +1,156 @@
+"""The glance: rows that were appended are read in one statement, and whatever is not so simple by a whole look."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from storage.chunk import Chunk
+from storage.legacy import LegacyDatabase, Version
+from storage.reader import SectionReader
+from tests.storage.test_capture import MANY, ROWID, TEXT, Stage, message, task
+
+
+@pytest.fixture
+def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[Version]:
+    """Transactions that were begun on the legacy database."""
+    taken: list[Version] = []
+    begin = LegacyDatabase.begin
+
+    def counted(legacy: LegacyDatabase) -> Version:
+        taken.append(begin(legacy))
+        return taken[-1]
+
+    monkeypatch.setattr(LegacyDatabase, "begin", counted)
+    return taken
+
+
+@pytest.fixture(params=[ROWID, TEXT, MANY], ids=["rowid", "text", "many"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Both tables have a leaf that is known."""
+    stage = Stage(tmp_path, request.param, "pages", "wal")
+    stage.came(message(1), task(1))
+    stage.came(message(2), task(2))
+    yield stage
+    stage.rig.kill()
+    stage.writer.close()
+
+
+def brought(stage: Stage) -> list[str]:
+    """The ids of the events of one look, as it follows a file event."""
+    assert stage.rig.capture.look(thorough=False)
+    return [key[1] for key, _ in stage.rig.events()]
+
+
+def is_at_rest(stage: Stage) -> bool:
+    """Whether SQLite itself is asked in vain, as it is when no file event comes."""
+    return not stage.rig.capture.look() and not stage.rig.capture.is_behind
+
+
+def test_what_is_appended_is_read_without_a_transaction(stage: Stage, snapshots: list[Version]) -> None:
+    for number in range(3, 6):
+        stage.writer.execute(message(number))
+        assert brought(stage) == [str(number)]
+    stage.writer.execute(task(3))
+    assert brought(stage) == ["3"]
+    stage.writer.executescript(f"BEGIN; {message(6, role='tool')}; {task(4)}; {message(7)}; COMMIT")
+    assert brought(stage)[-2:] == ["7", "4"]
+    assert is_at_rest(stage)
+    assert snapshots == []
+
+
+def test_many_commits_at_once_come_in_their_order(stage: Stage, snapshots: list[Version]) -> None:
+    for number in range(3, 9):
+        stage.writer.execute(message(number))
+    assert brought(stage) == ["3", "4", "5", "6", "7", "8"]
+    assert is_at_rest(stage)
+    assert snapshots == []
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [message(3), "UPDATE messages SET body = 'ho' WHERE id = 1", task(3)],
+        [message(3), "DELETE FROM messages WHERE id = 1", task(3)],
+        [message(3), "CREATE TABLE other(a)", "INSERT INTO other VALUES (1)", task(3)],
+        [message(3), "ALTER TABLE messages ADD COLUMN more", task(3)],
+    ],
+    ids=["update", "delete", "another table", "schema"],
+)
+def test_what_else_a_commit_does_takes_a_whole_look(
+    stage: Stage, snapshots: list[Version], statements: Sequence[str]
+) -> None:
+    came = stage.came(*statements)
+    assert ("3", "W") in came
+    assert len(came) == 2
+    assert snapshots
+    assert is_at_rest(stage)
+
+
+def test_an_update_of_a_row_that_a_glance_brought_is_seen(stage: Stage) -> None:
+    """What is remembered of the leaf is what it holds."""
+    assert stage.came(task(3)) == [("3", "W")]
+    assert stage.came(task(3, "done", verb="REPLACE")) == [("3", "W")]
+    assert stage.came("UPDATE tasks SET owner = 'V' WHERE id = 3", task(4))[-1] == ("4", "W")
+    assert stage.came("DELETE FROM tasks WHERE id = 4", task(4, "done")) == [("4", "W")]
+
+
+Read = Callable[[SectionReader, Sequence[int]], Chunk]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "expected"),
+    [
+        (message(4), ["3", "4"]),
+        (task(3), ["3", "3"]),
+        ("UPDATE messages SET body = 'ho' WHERE id = 3", ["3"]),
+        ("DELETE FROM messages WHERE id = 3", []),
+        (f"DELETE FROM messages WHERE id = 3; {message(4)}", ["4"]),
+        ("PRAGMA wal_checkpoint(TRUNCATE)", ["3"]),
+        (f"PRAGMA wal_checkpoint(TRUNCATE); {message(4)}", ["3", "4"]),
+        ("ALTER TABLE messages ADD COLUMN more", ["3"]),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_in_the_same_instant_is_neither_lost_nor_doubled(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, meanwhile: str, expected: list[str], when: str
+) -> None:
+    """Before the statement it is shown, though the log that was read does not tell of it; after it, it is not shown."""
+    read: Read = SectionReader.at
+    commits = [meanwhile]
+
+    def disturbed(reader: SectionReader, locs: Sequence[int]) -> Chunk:
+        found = read(reader, locs) if when == "after" else None
+        while commits:
+            stage.writer.executescript(commits.pop())
+        return read(reader, locs) if found is None else found
+
+    monkeypatch.setattr(SectionReader, "at", disturbed)
+    stage.writer.execute(message(3))
+    assert [name for name, _ in stage.came()] == expected
+    assert not commits
+    assert stage.came(message(9)) == [("9", "W")]
+    assert is_at_rest(stage)
+
+
+def test_a_row_that_cannot_be_read_harms_no_other(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, TEXT, "pages", "wal")
+    try:
+        stage.came(task(1))
+        bad = "INSERT INTO tasks VALUES (2, 'c', 's', '{broken', '[]', '[]', 'W', NULL)"
+        assert stage.came(bad) == []
+        assert stage.came(task(3)) == [("3", "W")]
+        assert stage.rig.capture.failed_rows == 1
+        assert stage.came(task(2, "done", verb="REPLACE")) == [("2", "W")]
+        assert stage.rig.capture.failed_rows == 0
+    finally:
+        stage.rig.kill()
+        stage.writer.close()
+
+
+def test_a_commit_that_no_file_event_told_of_is_found_after_a_glance(stage: Stage) -> None:
+    assert stage.came(message(3)) == [("3", "W")]
+    stage.writer.execute(message(4))
+    assert stage.rig.capture.look(thorough=True)
+    assert stage.came() == [("4", "W")]
+    assert is_at_rest(stage)
