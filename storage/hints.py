@@ -46,6 +46,9 @@ class Hints(Protocol):
     def is_quiet(self) -> bool:
         """Whether it can be seen without any lock that nothing was committed since the last `take`."""
 
+    def foresee(self) -> None:
+        """Called when it is quiet, while a commit is waited for."""
+
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """Inside the snapshot: places that cover every change since the last call; None if that cannot be told.
 
@@ -89,6 +92,9 @@ class NoHints:
     def is_quiet(self) -> bool:
         """It cannot be seen."""
         return False
+
+    def foresee(self) -> None:
+        """Nothing can be."""
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """Nothing is known."""
@@ -162,6 +168,11 @@ class PageHints:
     def is_quiet(self) -> bool:
         """Whether the counter of the wal-index, or of the database's header, stands still."""
         return (self._wal if self._is_wal else self._journal).is_quiet()
+
+    def foresee(self) -> None:
+        """As the protocol says."""
+        if self._is_wal:
+            self._wal.foresee()
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """As the protocol says; a snapshot that keeps moving counts as a gap."""

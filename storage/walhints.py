@@ -39,6 +39,10 @@ SAME = WalIndex._fields.index("salts") + 1
 """So many fields of the wal-index move with commits alone; those behind, with readers and checkpoints."""
 _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
+_HEAD = Struct(">4I")
+"""The same and the salts."""
+FORESEEN_FRAMES = 16
+"""Frames of a commit that is worth being read before it can be seen."""
 
 
 class Changed(NamedTuple):
@@ -46,6 +50,14 @@ class Changed(NamedTuple):
 
     images: dict[int, bytes]
     commits: int
+
+
+class Foreseen(NamedTuple):
+    """A commit that was in the log before the index told of it."""
+
+    data: bytes
+    changed: Changed
+    growths: list[Growth] | None
 
 
 class WalHints:
@@ -63,6 +75,7 @@ class WalHints:
         """What `before` read, or why it could not."""
         self._growths: list[Growth] | None = None
         """What `appended` told."""
+        self._foreseen: Foreseen | None = None
         self._peeked: WalIndex | None = None
         """What `is_quiet` has read, for the look that follows."""
         self._raw_index = b""
@@ -87,7 +100,7 @@ class WalHints:
         with suppress(OSError):
             self._wal = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
             self._hold()
-        self._position, self._lost, self._peeked = self._index(), None, None
+        self._position, self._lost, self._peeked, self._foreseen = self._index(), None, None, None
 
     def _hold(self) -> None:
         if self._shm is None or self._shm.identity != _identity(f"{self._path}-shm"):
@@ -146,8 +159,34 @@ class WalHints:
         now, changed, header = self._now, self._changes, self._resting
         if self._is_restless or now is None or header is None or not isinstance(changed, Changed):
             return None
-        self._growths = growths_of(changed.images, header, now.page_size - header.reserved, self._memory)
+        if self._foreseen is not None and changed is self._foreseen.changed:
+            self._growths = self._foreseen.growths
+        else:
+            self._growths = growths_of(changed.images, header, now.page_size - header.reserved, self._memory)
         return self._growths
+
+    def foresee(self) -> None:
+        """While nothing is to be seen: read the commit that a writer may have in the log already, to sync it first.
+
+        Whoever waits for that has the time. What was read counts if the log holds the very same bytes in the end.
+        """
+        then, header = self._position, self._resting
+        if self._foreseen or then is None or header is None or self._wal is None or self._lost or self._is_restless:
+            return
+        size = FRAME_HEADER_SIZE + then.page_size
+        data = os.pread(self._wal, FORESEEN_FRAMES * size, WAL_HEADER_SIZE + then.max_frame * size)
+        frames: list[tuple[int, int]] = []
+        for at in range(0, len(data) - size + 1, size):
+            number, commit_size, *salts = _HEAD.unpack_from(data, at)
+            if tuple(salts) != then.salts:
+                return
+            frames.append((number, commit_size))
+            if commit_size:
+                data = data[: at + size]
+                changed = _newest(data, frames, size)
+                growths = growths_of(changed.images, header, then.page_size - header.reserved, self._memory)
+                self._foreseen = Foreseen(data, changed, growths)
+                return
 
     def take_appended(self) -> bool:
         """Take what `appended` told, if nothing was committed meanwhile; whether that is so."""
@@ -158,7 +197,7 @@ class WalHints:
             return False
         self.commits = (before.change - self._position.change) & 0xFFFFFFFF
         grow(changed.images, self._growths, self._memory)
-        self._position, self._changes, self._growths = before, None, None
+        self._position, self._changes, self._growths, self._foreseen = before, None, None, None
         return True
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates:
@@ -167,7 +206,7 @@ class WalHints:
         A writer may commit between `before` and the snapshot. Then the snapshot shows more than the frames up to
         `before` tell of; a page that such a commit wrote is met again at the next call.
         """
-        before = self._now
+        before, self._foreseen = self._now, None
         if before is None:
             raise Moved
         self.commits = 0 if self._position is None else (before.change - self._position.change) & 0xFFFFFFFF
@@ -243,6 +282,8 @@ class WalHints:
         data = os.pread(self._wal, count * size, WAL_HEADER_SIZE + (first - 1) * size)
         if len(data) < count * size:
             raise Moved
+        if self._foreseen is not None and data == self._foreseen.data:
+            return self._foreseen.changed
         return _newest(data, [_PLACE.unpack_from(data, at) for at in range(0, len(data), size)], size)
 
     def _overtaken(self, then: WalIndex, now: WalIndex) -> Changed:

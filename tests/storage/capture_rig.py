@@ -51,6 +51,9 @@ class TrueHints:
         """It cannot be seen."""
         return False
 
+    def foresee(self) -> None:
+        """Nothing can be."""
+
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """The difference to the last time."""
         before, self._rows = self._rows, {r.section.number: self._all(r) for r in readers if r.rowid}
