@@ -365,13 +365,20 @@ def _local_size(payload: int, usable_size: int) -> int:
     return fitting if fitting <= usable_size - 35 else least
 
 
-def _interior(data: bytes, pgno: int, start: int, kind: PageKind, usable_size: int) -> Page | None:
-    pointers = _cell_pointers(data, start, 12, usable_size)
-    if pointers is None:
+def interior_children(data: bytes, pgno: int, usable_size: int) -> tuple[int, ...] | None:
+    """The pages that interior page `pgno` links to, in their order; None if it cannot be one. Its keys are not read."""
+    start = _start(data, pgno, usable_size)
+    pointers = None if start is None else _cell_pointers(data, start, 12, usable_size)
+    if start is None or pointers is None:
         return None
-    children = tuple(int.from_bytes(data[at : at + 4]) for at in (*pointers, start + 8))
+    children = tuple([int.from_bytes(data[at : at + 4]) for at in (*pointers, start + 8)])
     # Page 1 is always a root.
-    if min(children) < 2 or pgno in children:
+    return None if min(children) < 2 or pgno in children else children
+
+
+def _interior(data: bytes, pgno: int, start: int, kind: PageKind, usable_size: int) -> Page | None:
+    children, pointers = interior_children(data, pgno, usable_size), _cell_pointers(data, start, 12, usable_size)
+    if children is None or pointers is None:
         return None
     if kind is PageKind.INDEX_INTERIOR:
         return Page(pgno, kind, children=children)

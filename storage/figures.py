@@ -29,6 +29,11 @@ class Figures:
         """How many commits the last look took in, as far as the pages' counters tell."""
         return self._hints.commits
 
+    @property
+    def unseen(self) -> int:
+        """How many commits were made in rollback mode since the last look. From the capture's thread."""
+        return self._hints.unseen
+
     def pause(self) -> None:
         """Follow no single commits until `resume`, so that the hints cost a writer that never rests nothing."""
         self._hints.pause()

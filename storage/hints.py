@@ -37,6 +37,10 @@ class Hints(Protocol):
     def commits(self) -> int:
         """How many commits the last `take` was about; 0 if that cannot be told."""
 
+    @property
+    def unseen(self) -> int:
+        """How many commits were made since the last `take` in rollback mode; 0 if it cannot be told without a lock."""
+
     def reset(self, legacy: LegacyDatabase) -> None:
         """The database was opened anew or its schema changed: begin here, a pass will find what was before."""
 
@@ -78,7 +82,7 @@ class NoHints:
     """Every commit asks for a pass over the tables."""
 
     mode = "scan"
-    commits = 0
+    commits = unseen = 0
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
@@ -145,6 +149,11 @@ class PageHints:
     def commits(self) -> int:
         """As the protocol says."""
         return (self._wal if self._is_wal else self._journal).commits
+
+    @property
+    def unseen(self) -> int:
+        """As the protocol says."""
+        return 0 if self._is_wal else self._journal.unseen()
 
     def reset(self, legacy: LegacyDatabase) -> None:
         """Begin here."""

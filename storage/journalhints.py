@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.btree import HEADER_SIZE, DatabaseHeader, PageKind, parse_header, parse_page
+from storage.btree import HEADER_SIZE, TABLE_INTERIOR, DatabaseHeader, interior_children, parse_header
 from storage.candidates import Candidates
 from storage.catcher import JournalCatcher
 from storage.held import HELD, Held
@@ -86,6 +86,11 @@ class JournalHints:
         """Whether the change counter says that nothing was committed since the last `take`."""
         header, then = self._header(), self._position
         return self._lost is None and header is not None and then is not None and header == then
+
+    def unseen(self) -> int:
+        """How many commits there are since the last `take`, asked without a lock."""
+        header, then = self._header(), self._position
+        return 0 if header is None or then is None else (header.change_counter - then.change_counter) & 0xFFFFFFFF
 
     def before(self) -> None:
         """Read what was caught ahead of the snapshot: inside of it a lock is held, and that takes its time."""
@@ -243,7 +248,6 @@ class JournalHints:
 
 def _children(image: bytes, number: int, usable: int) -> frozenset[int]:
     """The pages that an interior page of a table links to."""
-    if image[HEADER_SIZE if number == 1 else 0] != PageKind.TABLE_INTERIOR:
+    if image[HEADER_SIZE if number == 1 else 0] != TABLE_INTERIOR:
         return frozenset()
-    page = parse_page(image, number, usable)
-    return frozenset(page.children) if page is not None else frozenset()
+    return frozenset(interior_children(image, number, usable) or ())

@@ -29,6 +29,8 @@ WAL_VERSION = 2
 """What the header's read version says in WAL mode."""
 REST = 10.0
 """Seconds without a write after which a database whose `-shm` was removed is read again, though no writer came."""
+TRY_AGAIN = 0.00002
+"""Seconds between tries."""
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION}
@@ -369,22 +371,11 @@ class LegacyDatabase:
 
     def begin(self) -> Version:
         """Open a read transaction, for `snapshot`. Raises Busy, DatabaseAway."""
-        give_up = time.monotonic() + self.patience
-        while True:
-            while self.patience and self.is_being_written() and time.monotonic() < give_up:
-                time.sleep(0)  # lets other threads run
-            try:
-                return self._try_to_begin()
-            except Busy:
-                if time.monotonic() >= give_up:
-                    raise
-
-    def _try_to_begin(self) -> Version:
         connection = self.connection
         try:
             connection.execute("BEGIN")
             # Reading the schema cookie takes the snapshot; data_version asked after it belongs to that snapshot.
-            schema = connection.execute("PRAGMA schema_version").fetchone()[0]
+            schema = self._schema_version()
             data = connection.execute("PRAGMA data_version").fetchone()[0]
             if self._shm is None and self.is_wal():  # asked here, since only what we are attached to cannot go away
                 self._shm = self._shm_now()
@@ -393,3 +384,17 @@ class LegacyDatabase:
                 connection.execute("ROLLBACK")
             raise translated(error, self.path) from error
         return Version(data, schema)
+
+    def _schema_version(self) -> int:
+        """With patience: a writer that never rests lets go of the database for a tenth of a millisecond at a time.
+
+        Asked again and again rather than waited for: a thread that spins keeps the writer's own commit from its end.
+        """
+        give_up = time.monotonic() + self.patience
+        while True:
+            try:
+                return int(self.connection.execute("PRAGMA schema_version").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+                    raise
+            time.sleep(TRY_AGAIN)

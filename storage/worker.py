@@ -119,7 +119,7 @@ class CaptureWorker:
         self._busy_since: float | None = None
         self._kept_out_since: float | None = None
         self._began = time.monotonic()
-        self._next_step = self._next_look = self._news_at = 0.0
+        self._next_step = self._next_look = self._news_at = self._stirred_at = 0.0
         self._waited = False
         self._state_failed_at: tuple[float, int] | None = None
 
@@ -192,6 +192,8 @@ class CaptureWorker:
     def _turn(self, hinted: bool) -> float:
         if not self.capture.is_attached:
             self._attach()
+        if hinted and self._stirred_at <= self._news_at:
+            self._stirred_at = self.status.beat
         if self._is_in_the_way():
             return WRITING
         if (pause := self._next_look - time.monotonic()) > 0:
@@ -221,13 +223,18 @@ class CaptureWorker:
         """In rollback mode readers and writers shut each other out: leave most of the time to writers. A writer that
         never rests is left more of it in either mode."""
         now, is_wal = time.monotonic(), self._legacy.is_wal()
-        commits, rate = self.capture.commits if news else 0, FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE
-        is_flat_out = commits > max(FLAT_OUT, rate * (now - self._news_at))
+        is_flat_out = news and self._is_flat_out(self.capture.commits, now, is_wal=is_wal)
         self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
         self.status.wal, self._news_at = is_wal, now if news else self._news_at
         self.capture.chunk_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS
         self._legacy.patience = PATIENCE_FOR_COMMIT if is_flat_out and not is_wal else 0.0
         self._next_look = now + min(self._pause(), LONGEST_PAUSE)
+
+    def _is_flat_out(self, commits: int, now: float, *, is_wal: bool) -> bool:
+        """Whether so many since the last ones, or since the first file event after them, are those of a writer that
+        never rests."""
+        rate = FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE
+        return commits > max(FLAT_OUT, rate * (now - max(self._news_at, self._stirred_at)))
 
     def _note_flat_out(self, looks: int) -> None:
         """How many looks in a row have met a writer that never rests. While that is so, no file event is asked for."""
@@ -340,6 +347,9 @@ class CaptureWorker:
                 return self._give_up(DatabaseUnusable(str(error), hint))
         self._tries += 1
         self._note_kept_out()
+        if not (self.status.wal or self._flat_out) and self._is_flat_out(self.capture.unseen, now, is_wal=False):
+            self._note_flat_out(1)
+            self._legacy.patience, self._next_look = PATIENCE_FOR_COMMIT, now + self._pause()
         if self._legacy.patience and self._tries > IMPATIENT:
             self._legacy.patience, self._kept_out_since = 0.0, now + LONG_COMMIT
         return BUSY[min(self._tries, len(BUSY)) - 1]

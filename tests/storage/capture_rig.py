@@ -34,7 +34,7 @@ class TrueHints:
     """The best engine that can be: names exactly the rowids whose rows changed, and some that did not."""
 
     mode = "true"
-    commits = 0
+    commits = unseen = 0
 
     def __init__(self, path: Path) -> None:
         self.reasons: Counter[str] = Counter()
