@@ -46,9 +46,9 @@ FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1, 0.2)
 IMPATIENT, LONG_COMMIT = 3, 0.2
 """Waits of that kind in vain after which it is one long transaction, and seconds before the next of them: they take
 processor time."""
-FLAT_OUT_UNCAUGHT = 6
-"""Looks in a row after which no journals are caught any more: what is appended and what changed lately is seen by each
-look, and the rest by a pass."""
+FLAT_OUT_UNCAUGHT = 3
+"""Looks in a row after which no journals are caught any more, which costs such a writer a quarter of its time: what is
+appended and what changed lately is seen by each look, and the rest by a pass."""
 PATIENCE_FOR_COMMIT, KEPT_OUT = 0.005, 0.02
 """Seconds for which a look then waits for the end of a commit; likewise one that was kept out for so long before."""
 FLAT_OUT_PASS = 5
@@ -246,7 +246,9 @@ class CaptureWorker:
             self.capture.resume()
         if looks >= FLAT_OUT_UNCAUGHT and not self.status.wal:
             self.capture.pause()
-        self._flat_out = looks
+        has_begun, self._flat_out = looks and not self._flat_out, looks
+        if has_begun:
+            self._next_step = time.monotonic() + FLAT_OUT_PASS * self._pause()  # each step is one lock more
 
     def _pause(self) -> float:
         """Seconds to leave to the writer after a look."""
