@@ -42,7 +42,7 @@ class Scale:
 FULL = Scale(
     "full", latency_commits=120, latency_rounds=5, sizes=(10_000, 100_000, 1_000_000), noticing_commits=60,
     noticing_rounds=5, idle_seconds=20, idle_clients=1000, idle_rounds=2, crowds=(1, 100, 1000), singles=40, bursts=5,
-    fanout_rounds=5, memory_clients=(1000, 5000), harm_seconds=5, harm_pairs=8, resume_events=10_000, resume_rounds=5,
+    fanout_rounds=5, memory_clients=(1000, 5000), harm_seconds=4, harm_pairs=12, resume_events=10_000, resume_rounds=5,
 )  # fmt: skip
 QUICK = Scale(
     "quick", latency_commits=15, latency_rounds=1, sizes=(1000, 3000), noticing_commits=6, noticing_rounds=1,
