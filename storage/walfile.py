@@ -25,8 +25,8 @@ from storage.btree import page_size_of
 
 WAL_HEADER_SIZE = 32
 FRAME_HEADER_SIZE = 24
-WAL_INDEX_SIZE = 136
-"""Bytes at the start of `-shm` that `parse_wal_index` wants."""
+WAL_INDEX_SIZE = 96
+"""Bytes at the start of `-shm` that `parse_wal_index` wants: two copies of the header."""
 
 _MAGIC = 0x377F0682
 _VERSION = 3_007_000
@@ -34,7 +34,6 @@ _LOW = 0xFFFF_FFFF
 _HEADER = Struct(">8I")
 _FRAME = Struct(">6I")
 _INDEX = Struct("=3I 2B H 4I")
-_CHECKPOINT = Struct("=6I")
 _WORD = next(code for code in "IL" if calcsize(code) == 4)
 _FEW = 16
 
@@ -82,8 +81,7 @@ class WalIndex(NamedTuple):
     """The head of `-shm`. `max_frame` is the last committed frame, `page_count` the database's size then, in pages.
 
     `change` counts commits modulo 2**32; a recovery starts it at 0. `salts` and `frame_checksum` (of frame
-    `max_frame`) compare equal to those of WalHeader and Frame. Frames up to `backfilled` are in the database file;
-    `read_marks` are the frames at which readers stand, 0xffffffff for a free slot.
+    `max_frame`) compare equal to those of WalHeader and Frame. It moves with commits alone.
     """
 
     change: int
@@ -93,8 +91,6 @@ class WalIndex(NamedTuple):
     page_count: int
     frame_checksum: tuple[int, int]
     salts: tuple[int, int]
-    backfilled: int
-    read_marks: tuple[int, ...]
 
 
 def parse_wal_header(data: bytes) -> WalHeader | None:
@@ -141,10 +137,10 @@ def scan_frames(
 
 
 def parse_wal_index(data: bytes) -> WalIndex | None:
-    """Reads the first 136 bytes of `-shm`, which are in this machine's byte order.
+    """Reads the first 96 bytes of `-shm`, which are in this machine's byte order.
 
     None if they are short, not initialised, of another version, or caught while a writer changes them: then the two
-    copies differ or the checksum is wrong, and a second look will do. The checkpoint fields have no such guard.
+    copies differ or the checksum is wrong, and a second look will do. What readers and checkpoints move comes behind.
     """
     if len(data) < WAL_INDEX_SIZE or data[:48] != data[48:96]:
         return None
@@ -158,11 +154,10 @@ def parse_wal_index(data: bytes) -> WalIndex | None:
         return None
     # The salts are copied from the log byte by byte, so they alone are big-endian on every machine.
     salt_1, salt_2 = unpack_from(">2I", data, 32)
-    backfilled, *marks = _CHECKPOINT.unpack_from(data, 96)
     sum_1, sum_2 = frame_sums
     return WalIndex(
         change, bool(big_endian), page_size, max_frame, page_count,
-        (sum_1, sum_2), (salt_1, salt_2), backfilled, tuple(marks),
+        (sum_1, sum_2), (salt_1, salt_2),
     )  # fmt: skip
 
 

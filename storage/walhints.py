@@ -32,11 +32,6 @@ from storage.walfile import (
 )
 
 TORN_TRIES = 20
-WAL_INDEX_COPIES = 96
-"""Bytes of the two copies of the wal-index header."""
-
-SAME = WalIndex._fields.index("salts") + 1
-"""So many fields of the wal-index move with commits alone; those behind, with readers and checkpoints."""
 _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
 _HEAD = Struct(">4I")
@@ -123,7 +118,7 @@ class WalHints:
         """Whether the index says that nothing was committed since the last `take`."""
         index, then = self._index(), self._position
         is_known = self._lost is None and index is not None and then is not None
-        is_quiet = is_known and _is_same_end(index, then)
+        is_quiet = is_known and index == then
         self._peeked = None if is_quiet else index
         return is_quiet
 
@@ -173,6 +168,8 @@ class WalHints:
         then, header = self._position, self._resting
         if self._foreseen or then is None or header is None or self._wal is None or self._lost or self._is_restless:
             return
+        if not then.page_size:  # the log has no frame yet
+            return
         size = FRAME_HEADER_SIZE + then.page_size
         data = os.pread(self._wal, FORESEEN_FRAMES * size, WAL_HEADER_SIZE + then.max_frame * size)
         frames: list[tuple[int, int]] = []
@@ -193,7 +190,7 @@ class WalHints:
         before, changed = self._now, self._changes
         if before is None or self._position is None or self._growths is None or not isinstance(changed, Changed):
             return False
-        if not _is_same_end(self._index(), before):
+        if self._index() != before:
             return False
         self.commits = (before.change - self._position.change) & 0xFFFFFFFF
         grow(changed.images, self._growths, self._memory)
@@ -226,7 +223,7 @@ class WalHints:
         images = changed.images
         if images and max(images) > before.page_count:
             images = {number: image for number, image in images.items() if number <= before.page_count}
-        found = self._places(images, before.page_size, readers, is_exact=_is_same_end(now, before))
+        found = self._places(images, before.page_size, readers, is_exact=now == before)
         self._position, self._changes = before, None
         return found
 
@@ -245,12 +242,11 @@ class WalHints:
             return None
         for _ in range(TORN_TRIES):
             raw = os.pread(self._shm.descriptor, WAL_INDEX_SIZE, 0)
-            # What a checkpoint and readers change comes behind the two copies, and is not asked for here.
-            if raw[:WAL_INDEX_COPIES] == self._raw_index:
+            if raw == self._raw_index:
                 return self._parsed_index
             index = parse_wal_index(raw)
             if index is not None:
-                self._raw_index, self._parsed_index = raw[:WAL_INDEX_COPIES], index
+                self._raw_index, self._parsed_index = raw, index
                 return index
         return None
 
@@ -336,10 +332,3 @@ def _newest(data: bytes, frames: Sequence[tuple[int, int]], size: int) -> Change
             last = None
         images[number] = image
     return Changed(images, commits)
-
-
-def _is_same_end(one: WalIndex | None, other: WalIndex | None) -> bool:
-    """Whether no commit lies between; readers and checkpoints may."""
-    if one is other or one is None or other is None:
-        return one is other
-    return one[:SAME] == other[:SAME]

@@ -351,7 +351,7 @@ class CaptureWorker:
         self._note_kept_out()
         if not (self.status.wal or self._flat_out) and self._is_flat_out(self.capture.unseen, now, is_wal=False):
             self._note_flat_out(1)
-            self._legacy.patience, self._next_look = PATIENCE_FOR_COMMIT, now + self._pause()
+            self._legacy.patience, self._next_look = PATIENCE_FOR_COMMIT, now + min(self._pause(), LONGEST_PAUSE)
         if self._legacy.patience and self._tries > IMPATIENT:
             self._legacy.patience, self._kept_out_since = 0.0, now + LONG_COMMIT
         return BUSY[min(self._tries, len(BUSY)) - 1]

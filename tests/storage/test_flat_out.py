@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from storage.hints import PageHints
+from storage.legacy import Busy
+from tests.storage.test_capture import TEXT, Stage, message
 from tests.storage.test_worker import SCHEMA, Bench, running
 
 LONG = 60.0
@@ -47,6 +49,26 @@ def test_a_writer_that_never_rests_is_left_alone_and_loses_nothing(path: Path, m
         writer.stdin.write("once more\n")
         writer.stdin.flush()
         bench.until_pushed(*expected, "last")
+
+
+def test_commits_are_counted_though_there_is_no_getting_in(tmp_path: Path) -> None:
+    """Which is how a rollback writer that leaves no gap is told from one that holds its lock for long."""
+    stage = Stage(tmp_path, TEXT, "pages", "delete")
+    try:
+        stage.came(message(1))
+        assert stage.rig.hints.unseen == 0
+        for number in range(2, 5):
+            stage.writer.execute(message(number))
+        stage.writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Busy):
+            stage.rig.capture.look(thorough=False)
+        assert stage.rig.hints.unseen == 3
+        stage.writer.execute("ROLLBACK")
+        assert stage.came() == [("2", "W"), ("3", "W"), ("4", "W")]
+        assert stage.rig.hints.unseen == 0
+    finally:
+        stage.rig.kill()
+        stage.writer.close()
 
 
 CREATE = """

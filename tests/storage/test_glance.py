@@ -1,13 +1,16 @@
 """The glance: rows that were appended are read in one statement, and whatever is not so simple by a whole look."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from storage.chunk import Chunk
+from storage.hints import PageHints
 from storage.legacy import LegacyDatabase, Version
 from storage.reader import SectionReader
+from storage.walhints import WalHints
 from tests.storage.test_capture import MANY, ROWID, TEXT, Stage, message, task
 
 
@@ -131,6 +134,82 @@ def test_a_commit_in_the_same_instant_is_neither_lost_nor_doubled(
     assert not commits
     assert stage.came(message(9)) == [("9", "W")]
     assert is_at_rest(stage)
+
+
+@contextmanager
+def unseen(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[WalHints]:
+    """The index tells of no commit yet: its writer is syncing the log."""
+    assert isinstance(stage.rig.hints, PageHints)
+    hints = stage.rig.hints._wal
+    before = hints._index()
+    with monkeypatch.context() as patch:
+        patch.setattr(hints, "_index", lambda: before)
+        yield hints
+
+
+def test_a_commit_that_is_in_the_log_already_is_read_ahead(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, snapshots: list[Version]
+) -> None:
+    with unseen(stage, monkeypatch) as hints:
+        stage.writer.execute(message(3))
+        assert not stage.rig.capture.look(thorough=False)
+        foreseen = hints._foreseen
+        assert foreseen is not None
+        assert not stage.rig.capture.look(thorough=False)
+        assert hints._foreseen is foreseen, "it was read once more"
+    assert brought(stage) == ["3"]
+    assert stage.came(message(4)) == [("4", "W")]
+    assert snapshots == []
+
+
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        (message(4), ["3", "4"]),
+        ("DELETE FROM messages WHERE id = 3", []),
+        (f"PRAGMA wal_checkpoint(RESTART); {message(4)}", ["3", "4"]),
+        (f"PRAGMA wal_checkpoint(TRUNCATE); {message(4)}; {message(5)}", ["3", "4", "5"]),
+    ],
+)
+def test_what_was_read_ahead_counts_only_if_it_is_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, then: str, expected: list[str]
+) -> None:
+    with unseen(stage, monkeypatch) as hints:
+        stage.writer.execute(message(3))
+        assert not stage.rig.capture.look(thorough=False)
+        assert hints._foreseen is not None
+        stage.writer.executescript(then)
+    assert [name for name, _ in stage.came()] == expected
+    assert stage.came(message(9)) == [("9", "W")]
+
+
+def test_a_transaction_that_is_not_at_its_end_is_not_read_ahead(stage: Stage) -> None:
+    """What a writer's cache could not hold stands in the log, and may be taken back."""
+    stage.writer.execute("PRAGMA cache_size=5")
+    stage.writer.execute("BEGIN")
+    for number in range(100, 400):
+        stage.writer.execute(message(number))
+    assert not stage.rig.capture.look(thorough=False)
+    assert isinstance(stage.rig.hints, PageHints)
+    assert stage.rig.hints._wal._foreseen is None
+    stage.writer.execute("ROLLBACK")
+    assert stage.came(message(3)) == [("3", "W")]
+
+
+def test_nothing_is_read_ahead_of_a_log_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(tmp_path, TEXT, "pages", "wal")
+    try:
+        stage.rig.stop()
+        stage.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        stage.rig.start()
+        stage.rig.settle()
+        with unseen(stage, monkeypatch):
+            stage.writer.execute(message(1))
+            assert not stage.rig.capture.look(thorough=False)
+        assert stage.came() == [("1", "W")]
+    finally:
+        stage.rig.kill()
+        stage.writer.close()
 
 
 def test_a_row_that_cannot_be_read_harms_no_other(tmp_path: Path) -> None:
