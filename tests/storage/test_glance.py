@@ -8,24 +8,10 @@ import pytest
 
 from storage.chunk import Chunk
 from storage.hints import PageHints
-from storage.legacy import LegacyDatabase, Version
+from storage.legacy import Version
 from storage.reader import SectionReader
 from storage.walhints import WalHints
 from tests.storage.test_capture import MANY, ROWID, TEXT, Stage, message, task
-
-
-@pytest.fixture
-def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[Version]:
-    """Transactions that were begun on the legacy database."""
-    taken: list[Version] = []
-    begin = LegacyDatabase.begin
-
-    def counted(legacy: LegacyDatabase) -> Version:
-        taken.append(begin(legacy))
-        return taken[-1]
-
-    monkeypatch.setattr(LegacyDatabase, "begin", counted)
-    return taken
 
 
 @pytest.fixture(params=[ROWID, TEXT, MANY], ids=["rowid", "text", "many"])

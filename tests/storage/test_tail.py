@@ -5,22 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.legacy import LegacyDatabase, Version
+from storage.legacy import Version
 from tests.storage.test_capture import ROWID, TEXT, Stage, message, task
-
-
-@pytest.fixture
-def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[Version]:
-    """Those that were taken."""
-    taken: list[Version] = []
-    begin = LegacyDatabase.begin
-
-    def counted(legacy: LegacyDatabase) -> Version:
-        taken.append(begin(legacy))
-        return taken[-1]
-
-    monkeypatch.setattr(LegacyDatabase, "begin", counted)
-    return taken
 
 
 @pytest.fixture(params=["wal", "delete"])
