@@ -12,6 +12,7 @@ from storage.legacy import Version
 from storage.reader import SectionReader
 from storage.walhints import WalHints
 from tests.storage.test_capture import MANY, ROWID, TEXT, Stage, message, task
+from tests.storage.test_tail import brought
 
 
 @pytest.fixture(params=[ROWID, TEXT, MANY], ids=["rowid", "text", "many"])
@@ -23,12 +24,6 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     yield stage
     stage.rig.kill()
     stage.writer.close()
-
-
-def brought(stage: Stage) -> list[str]:
-    """The ids of the events of one look, as it follows a file event."""
-    assert stage.rig.capture.look(thorough=False)
-    return [key[1] for key, _ in stage.rig.events()]
 
 
 def is_at_rest(stage: Stage) -> bool:
