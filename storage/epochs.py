@@ -98,6 +98,9 @@ class Epochs(ABC):
         self._version: FileVersion | None = None
         """The newest version of the database seen; written with whatever is recorded next."""
         self._written: FileVersion | None = None
+        self._boot: str | None = None
+        self._is_noted = False
+        """Whether the file tells that a run has it open. A disk that is full at the start puts that off."""
         self._capture: str | None = None
         self._written_capture: str | None = None
 
@@ -117,6 +120,33 @@ class Epochs(ABC):
 
     def _set(self, name: str, value: str | int | None) -> None:
         self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def _read_epoch(self, boot: str | None) -> None:
+        """Where the log stands, as the last run left it. `boot` is what tells this start of the machine from others."""
+        self._boot = boot
+        self.epoch = str(self._get("epoch") or "")
+        self.pruned = int(self._get("pruned") or 0)
+        newest = self._sql.execute("SELECT max(seq) FROM events").fetchone()[0]
+        self.head = max(int(newest or 0), self.pruned)
+
+    def _note_run(self) -> None:
+        """Inside a transaction, before anything else is written in this run."""
+        if self._is_noted:
+            return
+        if not self.epoch:
+            self._new_epoch("log_lost")
+        elif not self._get("clean") and self._get("boot") != self._boot:
+            self._new_epoch("unclean_stop")
+        self._set("boot", self._boot)
+        self._set("clean", 0)
+        self._is_noted = True
+
+    def _note_end(self) -> None:
+        """The last thing that is written. A run that never wrote leaves what the one before it left."""
+        if self._is_noted:
+            self._set_noted()
+            self._set("clean", 1)
+            self._is_noted = False
 
     def _new_epoch(self, reason: EpochReason) -> None:
         """Cursors given so far are void from here on. Events of old epochs are pruned in small steps."""

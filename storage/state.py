@@ -29,6 +29,7 @@ from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, pla
 
 _KNOWN = "loc, key, digest, place, pending, id, home"
 _MAGIC = b"SQLite format 3\0"
+_DISK_FAILS = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR
 PRUNE_STEP = 256
 """At most so many events leave the log per transaction, so that pruning never delays a look; or twice as many as come
 with it, so that big commits do not outrun it."""
@@ -54,8 +55,8 @@ class StateFile(FailedRows, Homes, Epochs):
         self._connection: sqlite3.Connection | None = None
         self._keyed: set[int] = set()
         self._transaction: Transaction | None = None
-        self._before = "", 0, 0
-        """Epoch, head and pruned as they were before the transaction that is open."""
+        self._before = "", 0, 0, False
+        """Epoch, head, pruned and whether the run is noted, as they were before the transaction that is open."""
         self._highest: dict[int, int] = {}
         """Of each section a rowid above which nothing is known."""
         self._oldest: tuple[int, int] | None = None
@@ -108,8 +109,9 @@ class StateFile(FailedRows, Homes, Epochs):
                     f"the state file {self.path} has format {found[1]}, this walcast reads {FORMAT}",
                     "give another --state",
                 )
-        sql.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        sql.execute(f"PRAGMA user_version={FORMAT}")
+        else:
+            sql.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            sql.execute(f"PRAGMA user_version={FORMAT}")
         sql.execute("PRAGMA journal_mode=WAL")
         sql.execute("PRAGMA wal_autocheckpoint=4000")
         sql.execute("PRAGMA cache_size=-8000")
@@ -119,26 +121,22 @@ class StateFile(FailedRows, Homes, Epochs):
         self._begin(boot)
 
     def _begin(self, boot: str | None) -> None:
-        with self.transaction():
-            self.epoch = str(self._get("epoch") or "")
-            self.pruned = int(self._get("pruned") or 0)
-            newest = self._sql.execute("SELECT max(seq) FROM events").fetchone()[0]
-            self.head = max(int(newest or 0), self.pruned)
-            if not self.epoch:
-                self._new_epoch("log_lost")
-            elif not self._get("clean") and self._get("boot") != boot:
-                self._new_epoch("unclean_stop")
-            self._set("boot", boot)
-            self._set("clean", 0)
-        self.clear_homes()
+        """A file that can be read will do: `adopt` comes first of all that is written, and is tried until it can be."""
+        self._read_epoch(boot)
+        try:
+            with self.transaction():
+                self._note_run()
+            self.clear_homes()
+        except sqlite3.OperationalError as error:
+            if not self.epoch or error.sqlite_errorcode & 0xFF not in _DISK_FAILS:
+                raise
 
     def close(self) -> None:
         """Close cleanly; safe to call twice."""
         if self._connection is not None:
             with suppress(sqlite3.Error):  # a full disk must not keep us from closing
                 self._connection.execute("PRAGMA synchronous=FULL")
-                self._set_noted()
-                self._set("clean", 1)
+                self._note_end()
             self._connection.close()
             self._connection = self._transaction = None
         self._lock.release()
@@ -148,11 +146,11 @@ class StateFile(FailedRows, Homes, Epochs):
         if self._transaction is None:
             raise StateUnusable(f"the state file {self.path} is not open")
         if not self._transaction.is_open:
-            self._before = self.epoch, self.head, self.pruned
+            self._before = self.epoch, self.head, self.pruned, self._is_noted
         return self._transaction
 
     def _undo(self) -> None:
-        self.epoch, self.head, self.pruned = self._before
+        self.epoch, self.head, self.pruned, self._is_noted = self._before
         self._last.clear()
         self._written = self._written_capture = self._oldest = None
         self.forget_homes()
@@ -170,6 +168,7 @@ class StateFile(FailedRows, Homes, Epochs):
         known = {row[0]: row[1:] for row in self._sql.execute("SELECT number, identity, definition FROM sections")}
         reason: EpochReason | None = None
         with self.transaction():
+            self._note_run()
             for number in known.keys() - {section.number for section in sections}:
                 self._forget(number)
             for section in sections:

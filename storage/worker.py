@@ -128,7 +128,8 @@ class CaptureWorker:
         self._thread.start()
 
     def settled(self, timeout: float) -> bool:
-        """Wait until the baseline is taken, the start failed, or the timeout; whether one of the first two."""
+        """Wait until the baseline is taken, the start failed, the state file cannot be written, or the timeout; False
+        for the last."""
         return self._settled.wait(timeout)
 
     @property
@@ -187,6 +188,7 @@ class CaptureWorker:
         except sqlite3.Error as error:  # the legacy database's errors are translated: this is the state file's
             self._state_failed_at = time.monotonic(), self.capture.records
             self._say("state", f"the state file cannot be used ({error})")
+            self._settled.set()  # there is nothing to wait for: whoever starts us may listen and say so
             return self._retry()
 
     def _turn(self, hinted: bool) -> float:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,13 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 def grow(folder: Path, kilobytes: int) -> None:
     """Make room on a small disk."""
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Leave no room on a small disk."""
+    with suppress(OSError), open(folder / "ballast", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def _is_traced(pid: int) -> bool:

@@ -13,6 +13,7 @@ from tests.e2e.situations import message, task
 from tests.faults.rig import (
     attached,
     connected,
+    fill,
     grow,
     has_all,
     injected,
@@ -73,6 +74,7 @@ async def test_a_disk_that_is_full_at_the_end_loses_nothing_over_a_restart(tmp_p
             write(writer, names("full", 30), size=100_000)
             await unready(server, "state file cannot be used")
             assert server.terminate() == 0
+            fill(disk)
             server.spawn()
             await server.listening()
             await unready(server, "state file cannot be used")

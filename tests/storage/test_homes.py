@@ -12,7 +12,7 @@ from storage import homes
 from storage.eventlog import EventLog, Wanted
 from storage.schema import FORMAT
 from storage.types import NOBODY, Change, Event, Home, Op, Outcome, Row, digest_of
-from tests.storage.test_state import SECTION, log, opened, outcome, rows
+from tests.storage.state_rig import SECTION, log, opened, outcome, rows
 
 
 @pytest.fixture

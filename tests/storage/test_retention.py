@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage.state import PRUNE_STEP
-from tests.storage.test_state import log, opened, outcome, rows
+from tests.storage.state_rig import log, opened, outcome, rows
 
 
 @pytest.fixture
