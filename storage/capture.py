@@ -146,7 +146,8 @@ class Capture(Figures):
         if not self._legacy.is_open or ((thorough or have_files_moved) and self._legacy.is_replaced()):
             self._reopen()
         elif not thorough and self._version.data >= 0 and self._hints.is_quiet():
-            self._hints.foresee()
+            if self._hints.foresee():
+                self._state.warm_up(self.watched[0].section)
             return False
         if thorough and self._is_version_the_same():
             return False

@@ -50,8 +50,8 @@ class Hints(Protocol):
     def is_quiet(self) -> bool:
         """Whether it can be seen without any lock that nothing was committed since the last `take`."""
 
-    def foresee(self) -> None:
-        """Called when it is quiet, while a commit is waited for."""
+    def foresee(self) -> bool:
+        """Called when it is quiet, while a commit is waited for; whether one was found that is on its way."""
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """Inside the snapshot: places that cover every change since the last call; None if that cannot be told.
@@ -97,8 +97,9 @@ class NoHints:
         """It cannot be seen."""
         return False
 
-    def foresee(self) -> None:
+    def foresee(self) -> bool:
         """Nothing can be."""
+        return False
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """Nothing is known."""
@@ -178,10 +179,9 @@ class PageHints:
         """Whether the counter of the wal-index, or of the database's header, stands still."""
         return (self._wal if self._is_wal else self._journal).is_quiet()
 
-    def foresee(self) -> None:
+    def foresee(self) -> bool:
         """As the protocol says."""
-        if self._is_wal:
-            self._wal.foresee()
+        return self._is_wal and self._wal.foresee()
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """As the protocol says; a snapshot that keeps moving counts as a gap."""

@@ -149,6 +149,11 @@ class StateFile(FailedRows, Homes, Epochs):
             self._before = self.epoch, self.head, self.pruned, self._is_noted
         return self._transaction
 
+    def warm_up(self, section: Section) -> None:
+        """Do in vain what the next look begins with: after a rest the first time is slow, and now nobody waits."""
+        with suppress(sqlite3.Error), self.transaction():
+            self.find(section, b"")
+
     def _undo(self) -> None:
         self.epoch, self.head, self.pruned, self._is_noted = self._before
         self._last.clear()
@@ -332,17 +337,9 @@ class StateFile(FailedRows, Homes, Epochs):
         )  # fmt: skip
         self._sql.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                event.seq,
-                int(time.time() * 1000),
-                event.type,
-                event.conversation_id,
-                event.subject,
-                _named(draft.owners),
-                event.body,
-                event.is_optional,
-            ),
-        )
+            (event.seq, int(time.time() * 1000), event.type, event.conversation_id, event.subject,
+             _named(draft.owners), event.body, event.is_optional),
+        )  # fmt: skip
         for owner, ordinary, _ in before:
             self._sql.execute(
                 "INSERT INTO routes VALUES (?, ?, ?, ?)", (owner, event.seq, ordinary, event.wide.get(owner))

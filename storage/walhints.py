@@ -160,30 +160,32 @@ class WalHints:
             self._growths = growths_of(changed.images, header, now.page_size - header.reserved, self._memory)
         return self._growths
 
-    def foresee(self) -> None:
+    def foresee(self) -> bool:
         """While nothing is to be seen: read the commit that a writer may have in the log already, to sync it first.
 
         Whoever waits for that has the time. What was read counts if the log holds the very same bytes in the end.
+        Returns whether this call read one.
         """
         then, header = self._position, self._resting
         if self._foreseen or then is None or header is None or self._wal is None or self._lost or self._is_restless:
-            return
+            return False
         if not then.page_size:  # the log has no frame yet
-            return
+            return False
         size = FRAME_HEADER_SIZE + then.page_size
         data = os.pread(self._wal, FORESEEN_FRAMES * size, WAL_HEADER_SIZE + then.max_frame * size)
         frames: list[tuple[int, int]] = []
         for at in range(0, len(data) - size + 1, size):
             number, commit_size, *salts = _HEAD.unpack_from(data, at)
             if tuple(salts) != then.salts:
-                return
+                return False
             frames.append((number, commit_size))
             if commit_size:
                 data = data[: at + size]
                 changed = _newest(data, frames, size)
                 growths = growths_of(changed.images, header, then.page_size - header.reserved, self._memory)
                 self._foreseen = Foreseen(data, changed, growths)
-                return
+                return True
+        return False
 
     def take_appended(self) -> bool:
         """Take what `appended` told, if nothing was committed meanwhile; whether that is so."""

@@ -51,8 +51,9 @@ class TrueHints:
         """It cannot be seen."""
         return False
 
-    def foresee(self) -> None:
+    def foresee(self) -> bool:
         """Nothing can be."""
+        return False
 
     def take(self, readers: Sequence[SectionReader]) -> Candidates | None:
         """The difference to the last time."""

@@ -10,6 +10,7 @@ from storage.chunk import Chunk
 from storage.hints import PageHints
 from storage.legacy import Version
 from storage.reader import SectionReader
+from storage.types import Section
 from storage.walhints import WalHints
 from tests.storage.test_capture import MANY, ROWID, TEXT, Stage, message, task
 from tests.storage.test_tail import brought
@@ -133,11 +134,13 @@ def test_a_commit_that_is_in_the_log_already_is_read_ahead(
 ) -> None:
     with unseen(stage, monkeypatch) as hints:
         stage.writer.execute(message(3))
+        warmed: list[Section] = []
+        monkeypatch.setattr(stage.rig.state, "warm_up", warmed.append)
         assert not stage.rig.capture.look(thorough=False)
-        foreseen = hints._foreseen
-        assert foreseen is not None
+        assert (foreseen := hints._foreseen) is not None
         assert not stage.rig.capture.look(thorough=False)
         assert hints._foreseen is foreseen, "it was read once more"
+        assert len(warmed) == 1
     assert brought(stage) == ["3"]
     assert stage.came(message(4)) == [("4", "W")]
     assert snapshots == []

@@ -97,6 +97,23 @@ def test_a_failure_at_any_statement_leaves_everything_as_it_was(path: Path, stat
         assert (event.seq, event.routes) == (5, (("A", 4),))
 
 
+@pytest.mark.parametrize("statement", ["BEGIN", "SELECT", "COMMIT", "nothing"])
+def test_warming_up_changes_nothing_and_its_failure_is_nobodys(path: Path, statement: str) -> None:
+    """The look that comes says what is wrong, if it still is."""
+    with opened(path) as file:
+        file.index_keys(SECTION)
+        log(file, 1, 4, "A")
+        before = everything(file)
+        real, whole = file._connection, file._transaction
+        file._connection = failing = Failing(real, statement)  # type: ignore[assignment]
+        file._transaction = Transaction(failing, file._undo)  # type: ignore[arg-type]
+        file.warm_up(SECTION)
+        file._connection, file._transaction = real, whole
+        assert everything(file) == before
+        log(file, 5, 5, "A")
+        assert file.head == 5
+
+
 def everything(file: StateFile) -> tuple[object, ...]:
     """What is kept in memory, and what is on disk."""
     tables = [rows(file.path, f"SELECT * FROM {table}") for table in ("seen", "events", "routes", "meta")]
