@@ -34,6 +34,7 @@ class Scale:
     fanout_rounds: int
     memory_clients: tuple[int, ...]
     harm_seconds: float
+    harm_swaps: int
     harm_pairs: int
     resume_events: int
     resume_rounds: int
@@ -42,17 +43,18 @@ class Scale:
 FULL = Scale(
     "full", latency_commits=120, latency_rounds=5, sizes=(10_000, 100_000, 1_000_000), noticing_commits=60,
     noticing_rounds=5, idle_seconds=20, idle_clients=1000, idle_rounds=2, crowds=(1, 100, 1000), singles=40, bursts=5,
-    fanout_rounds=5, memory_clients=(1000, 5000), harm_seconds=4, harm_pairs=12, resume_events=10_000, resume_rounds=5,
+    fanout_rounds=5, memory_clients=(1000, 5000), harm_seconds=4, harm_swaps=4, harm_pairs=2,
+    resume_events=10_000, resume_rounds=5,
 )  # fmt: skip
 QUICK = Scale(
     "quick", latency_commits=15, latency_rounds=1, sizes=(1000, 3000), noticing_commits=6, noticing_rounds=1,
     idle_seconds=0.5, idle_clients=50, idle_rounds=1, crowds=(1, 50), singles=4, bursts=1, fanout_rounds=1,
-    memory_clients=(50, 100), harm_seconds=0.2, harm_pairs=1, resume_events=500, resume_rounds=1,
+    memory_clients=(50, 100), harm_seconds=0.2, harm_swaps=1, harm_pairs=1, resume_events=500, resume_rounds=1,
 )  # fmt: skip
 TINY = Scale(
     "tiny", latency_commits=8, latency_rounds=1, sizes=(100, 200), noticing_commits=2, noticing_rounds=1,
     idle_seconds=0.2, idle_clients=5, idle_rounds=1, crowds=(1, 3), singles=2, bursts=1, fanout_rounds=1,
-    memory_clients=(2, 5), harm_seconds=0.1, harm_pairs=1, resume_events=50, resume_rounds=1,
+    memory_clients=(2, 5), harm_seconds=0.1, harm_swaps=1, harm_pairs=1, resume_events=50, resume_rounds=1,
 )  # fmt: skip
 
 
