@@ -33,7 +33,7 @@ class Side:
 
 
 def run(lab: Lab) -> Report:
-    """Two databases alike, the bridge attached to one of them, then to the other; their writers take turns."""
+    """Two databases alike, the bridge on one, then on the other, while their writers take turns; then two new ones."""
     figures: list[Figure] = []
     modes = []
     for journal, synchronous in CASES:
@@ -48,21 +48,21 @@ def run(lab: Lab) -> Report:
 def _case(lab: Lab, journal: str, synchronous: str) -> tuple[Side, Side, str]:
     alone, together, modes = Side(), Side(), set[str]()
     seconds = lab.scale.harm_seconds * (0.5 if (journal, synchronous) == SHORT else 1)
-    with ExitStack() as stack:
-        databases = [lab.database(1000, journal) for _ in range(2)]
-        writers = [stack.enter_context(lab.writer(database, journal, synchronous)) for database in databases]
-        for number in range(2 * lab.scale.harm_swaps):
-            watched = number % 2
-            sides = [(writers[watched], together), (writers[1 - watched], alone)]
-            with lab.bridge(databases[watched]) as bridge:
-                for pair in range(lab.scale.harm_pairs):
-                    for writer, side in sides if pair % 2 == 0 else sides[::-1]:
-                        _flat_out(bridge, writer, side, seconds)
-                if number == 0:
-                    for writer, side in sides:
-                        _refusals(bridge, writer, side, seconds)
-                modes.add(bridge.mode())
-        return alone, together, " and ".join(sorted(modes))
+    for swap in range(lab.scale.harm_swaps):
+        with ExitStack() as stack:
+            databases = [lab.database(1000, journal) for _ in range(2)]
+            writers = [stack.enter_context(lab.writer(database, journal, synchronous)) for database in databases]
+            for watched in range(2):
+                sides = [(writers[watched], together), (writers[1 - watched], alone)]
+                with lab.bridge(databases[watched]) as bridge:
+                    for pair in range(lab.scale.harm_pairs):
+                        for writer, side in sides if pair % 2 == 0 else sides[::-1]:
+                            _flat_out(bridge, writer, side, seconds)
+                    if not (swap or watched):
+                        for writer, side in sides:
+                            _refusals(bridge, writer, side, seconds)
+                    modes.add(bridge.mode())
+    return alone, together, " and ".join(sorted(modes))
 
 
 def _flat_out(bridge: Served, writer: Writer, side: Side, seconds: float) -> None:

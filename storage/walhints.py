@@ -36,6 +36,9 @@ _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
 _HEAD = Struct(">4I")
 """The same and the salts."""
+OVERRUN, BLIND = 6, 16
+"""A log that begins anew before it was read counts 2, one that could be read -1; at so many it is not tried for so many
+looks. Reading it takes more time than all else, and a pass is needed anyway."""
 FORESEEN_FRAMES = 16
 """Frames of a commit that is worth being read before it can be seen."""
 
@@ -80,6 +83,7 @@ class WalHints:
         """The same, but the free list in the file may be older than the log."""
         self._memory = Memory()
         self._lost: str | None = None
+        self._overruns = self._blind = 0
         self._is_restless = False
         """Whether the log began anew during the last look."""
         self.commits = 0
@@ -119,6 +123,8 @@ class WalHints:
         index, then = self._index(), self._position
         is_known = self._lost is None and index is not None and then is not None
         is_quiet = is_known and index == then
+        if is_quiet:
+            self._blind = 0
         self._peeked = None if is_quiet else index
         return is_quiet
 
@@ -131,6 +137,9 @@ class WalHints:
             self._header, self._resting = header, header and replace(header, freelist_trunk=0)
         self._now, self._peeked = self._peeked or self._index(), None
         self._changes = None
+        if self._blind and self._lost is None:
+            self._blind -= 1
+            self._lost = "overrun"
         if self._now is None or self._lost is not None or self._position is None or self._wal is None:
             return
         try:
@@ -226,13 +235,17 @@ class WalHints:
         if images and max(images) > before.page_count:
             images = {number: image for number, image in images.items() if number <= before.page_count}
         found = self._places(images, before.page_size, readers, is_exact=now == before)
-        self._position, self._changes = before, None
+        self._position, self._changes, self._overruns = before, None, max(0, self._overruns - 1)
         return found
 
     def skip(self, reason: str) -> None:
         """After a gap: go on from what `before` noted, since the pass that follows sees at least that much."""
         self._memory.gap(reason)
         self._position, self._lost = self._now, None
+        if reason == "wal_restarted":
+            self._overruns += 2
+            if self._overruns >= OVERRUN:
+                self._overruns, self._blind = OVERRUN - 1, BLIND
 
     def lose(self, reason: str) -> None:
         """Commits were made that this log does not tell of."""
