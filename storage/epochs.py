@@ -93,6 +93,8 @@ class Epochs(ABC):
         self.pruned = 0
         self.epochs_begun: Counter[EpochReason] = Counter()
         """Epochs begun since the start, by reason."""
+        self._told: tuple[str, EpochReason] | None = None
+        """The epoch that ended last, and why."""
         self._last: dict[str, tuple[int, int]] = {}
         """Of each owner the last event that is not optional, and the last of all."""
         self._version: FileVersion | None = None
@@ -150,13 +152,14 @@ class Epochs(ABC):
 
     def _new_epoch(self, reason: EpochReason) -> None:
         """Cursors given so far are void from here on. Events of old epochs are pruned in small steps."""
-        is_first = not self.epoch and not self.head
+        is_first, told = not self.epoch and not self.head, (self.epoch, reason)
         self.epoch = secrets.token_hex(6)
         self.pruned = self.head
         self._last.clear()
         self._set("epoch", self.epoch)
         self._set("pruned", self.pruned)
-        if not is_first:
+        if not is_first and told != self._told:  # what could not be written is begun again and again
+            self._told = told
             self.epochs_begun[reason] += 1
             log.warning("a new epoch begins (%s): clients that resume are told to fetch anew", reason)
 

@@ -73,16 +73,21 @@ def test_what_the_run_before_it_left_is_not_forgotten(
 
 
 def test_a_machine_that_stopped_is_told_of_as_soon_as_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before anything is logged, since its numbers may have been given before."""
     with full(tmp_path / "disk", is_killed=True) as (path, epoch, head):
         monkeypatch.setattr(state, "boot_id", lambda: "another boot")
         with opened(path) as file:
+            for _ in range(2):
+                with pytest.raises(sqlite3.OperationalError, match="full"):
+                    file.adopt([SECTION], "database")
             grow(path.parent, 64_000)
             file.adopt([SECTION], "database")
             assert file.epoch != epoch
             assert (file.head, file.pruned) == (head, head)
+            assert file.epochs_begun == {"unclean_stop": 1}
+        assert caplog.text.count("a new epoch begins") == 1
 
 
 def test_a_new_one_needs_room(tmp_path: Path) -> None:
