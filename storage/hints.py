@@ -13,7 +13,7 @@ from storage.journalhints import JournalHints
 from storage.legacy import LegacyDatabase
 from storage.pages import Gap, Moved
 from storage.reader import SectionReader
-from storage.walhints import WalHints
+from storage.walhints import OVERRUN, WalHints
 
 log = logging.getLogger("walcast.capture")
 
@@ -232,7 +232,7 @@ class PageHints:
 
     def _note_gap(self, reason: str) -> None:
         self._moved = 0
-        self._gaps += 1
+        self._gaps += reason != OVERRUN  # over as soon as the writer rests
         self.reasons[reason] += 1
         if self._is_wal:
             self._wal.skip(reason)

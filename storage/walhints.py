@@ -36,7 +36,8 @@ _PLACE = Struct(">2I")
 """Page number and commit size at the head of a frame."""
 _HEAD = Struct(">4I")
 """The same and the salts."""
-OVERRUN, BLIND = 6, 16
+OVERRUN = "overrun"
+OVERRUNS, BLIND = 6, 16
 """A log that begins anew before it was read counts 2, one that could be read -1; at so many it is not tried for so many
 looks. Reading it takes more time than all else, and a pass is needed anyway."""
 FORESEEN_FRAMES = 16
@@ -139,7 +140,7 @@ class WalHints:
         self._changes = None
         if self._blind and self._lost is None:
             self._blind -= 1
-            self._lost = "overrun"
+            self._lost = OVERRUN
         if self._now is None or self._lost is not None or self._position is None or self._wal is None:
             return
         try:
@@ -244,8 +245,8 @@ class WalHints:
         self._position, self._lost = self._now, None
         if reason == "wal_restarted":
             self._overruns += 2
-            if self._overruns >= OVERRUN:
-                self._overruns, self._blind = OVERRUN - 1, BLIND
+            if self._overruns >= OVERRUNS:
+                self._overruns, self._blind = OVERRUNS - 1, BLIND
 
     def lose(self, reason: str) -> None:
         """Commits were made that this log does not tell of."""

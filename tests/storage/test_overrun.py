@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.hints import PageHints
-from storage.walhints import BLIND, OVERRUN, WalHints
+from storage.walhints import BLIND, OVERRUN, OVERRUNS, WalHints
 from tests.storage.test_capture import ROWID, Stage, message, task
 
 RESTART = "PRAGMA wal_checkpoint(RESTART)"
@@ -49,8 +49,8 @@ class Rush:
 
     def outrun(self) -> None:
         """Until the log is not read any more."""
-        while self.look(RESTART, RESTART) != "overrun":
-            assert self.reads <= OVERRUN
+        while self.look(RESTART, RESTART) != OVERRUN:
+            assert self.reads <= OVERRUNS
 
     def edit(self) -> None:
         """What no new row tells of."""
@@ -78,12 +78,13 @@ def test_a_log_that_is_never_read_in_time_is_read_no_more_for_a_while(rush: Rush
     reads = rush.reads
     rush.edit()
     for _ in range(BLIND - 1):
-        assert rush.look() == "overrun"
+        assert rush.look() == OVERRUN
     assert rush.reads == reads
+    assert rush.hints.mode == "wal-pages", "it is for a moment only"
     assert rush.look() is None
     assert rush.reads == reads + 1
     assert rush.look(RESTART, RESTART) == "wal_restarted"
-    assert rush.look() == "overrun", "one that could be read made up for all the others"
+    assert rush.look() == OVERRUN, "one that could be read made up for all the others"
     rush.came("1")
 
 
