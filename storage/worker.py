@@ -39,8 +39,10 @@ FLAT_OUT = 4
 FLAT_OUT_RATE, FLAT_OUT_ROLLBACK_RATE = 1000, 200
 """More commits than this in one look, and at such a rate (1/s): then the writer counts as one that never rests. It gets
 more room and its events come in batches, since each of our looks and each file event slows it down a little."""
-FLAT_OUT_WAIT, FLAT_OUT_SHARE = 0.003, 0.2
+FLAT_OUT_WAIT, FLAT_OUT_SHARE, BEYOND_SHARE = 0.003, 0.2, 0.05
 """Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
+BEYOND_RATE = 8000
+"""Commits a second (1/s) that cannot be kept up with: then the smaller share is no loss."""
 FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1, 0.2)
 """Seconds between looks in rollback mode then, ever longer: a commit that meets one waits for a millisecond or more."""
 IMPATIENT, LONG_COMMIT = 3, 0.2
@@ -116,6 +118,7 @@ class CaptureWorker:
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
         self._tries = self._early = self._writing = self._flat_out = 0
+        self._share = FLAT_OUT_SHARE
         self._busy_since: float | None = None
         self._kept_out_since: float | None = None
         self._began = time.monotonic()
@@ -235,8 +238,9 @@ class CaptureWorker:
     def _is_flat_out(self, commits: int, now: float, *, is_wal: bool) -> bool:
         """Whether so many since the last ones, or since the first file event after them, are those of a writer that
         never rests."""
-        rate = FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE
-        return commits > max(FLAT_OUT, rate * (now - max(self._news_at, self._stirred_at)))
+        rate, since = FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE, now - max(self._news_at, self._stirred_at)
+        self._share = BEYOND_SHARE if commits > BEYOND_RATE * since else FLAT_OUT_SHARE
+        return commits > max(FLAT_OUT, rate * since)
 
     def _note_flat_out(self, looks: int) -> None:
         """How many looks in a row have met a writer that never rests. While that is so, no file event is asked for."""
@@ -256,7 +260,7 @@ class CaptureWorker:
         """Seconds to leave to the writer after a look."""
         held = self._legacy.held
         if self._flat_out and self.status.wal:
-            return max(FLAT_OUT_WAIT, held * (1 / FLAT_OUT_SHARE - 1))
+            return max(FLAT_OUT_WAIT, held * (1 / self._share - 1))
         if self._flat_out:
             return max(held * ROLLBACK_PAUSE, FLAT_OUT_PAUSES[min(self._flat_out, len(FLAT_OUT_PAUSES)) - 1])
         return 0.0 if self.status.wal else held * ROLLBACK_PAUSE

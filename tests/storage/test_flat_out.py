@@ -51,6 +51,20 @@ def test_a_writer_that_never_rests_is_left_alone_and_loses_nothing(path: Path, m
         bench.until_pushed(*expected, "last")
 
 
+@pytest.mark.parametrize(("rate", "share"), [(2000, 0.2), (20_000, 0.05)])
+def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(path: Path, rate: int, share: float) -> None:
+    """In WAL mode, for as long as it is that fast."""
+    bench = Bench(path)
+    worker = bench.worker
+    worker.status.wal, worker._flat_out, worker._news_at = True, 1, 100.0
+    bench.legacy.held = 0.01
+    for commits, expected in ((rate, share), (2000, 0.2)):
+        assert worker._is_flat_out(commits, 101.0, is_wal=True)
+        assert worker._pause() == pytest.approx(0.01 / expected - 0.01)
+    bench.state.close()
+    bench.waker.close()
+
+
 def test_commits_are_counted_though_there_is_no_getting_in(tmp_path: Path) -> None:
     """Which is how a rollback writer that leaves no gap is told from one that holds its lock for long."""
     stage = Stage(tmp_path, TEXT, "pages", "delete")
