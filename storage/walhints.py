@@ -39,7 +39,7 @@ _HEAD = Struct(">4I")
 OVERRUN = "overrun"
 OVERRUNS, BLIND = 6, 16
 """A log that begins anew before it was read counts 2, one that could be read -1; at so many it is not tried for so many
-looks. Reading it takes more time than all else, and a pass is needed anyway."""
+looks. Reading it takes as much time as all that is recorded, and a pass is needed anyway."""
 FORESEEN_FRAMES = 16
 """Frames of a commit that is worth being read before it can be seen."""
 

@@ -131,8 +131,7 @@ class CaptureWorker:
         self._thread.start()
 
     def settled(self, timeout: float) -> bool:
-        """Wait until the baseline is taken, the start failed, the state file cannot be written, or the timeout; False
-        for the last."""
+        """Wait until the baseline is taken or something failed; False if the timeout came first."""
         return self._settled.wait(timeout)
 
     @property
@@ -229,6 +228,9 @@ class CaptureWorker:
         never rests is left more of it in either mode."""
         now, is_wal = time.monotonic(), self._legacy.is_wal()
         is_flat_out = news and self._is_flat_out(self.capture.commits, now, is_wal=is_wal)
+        # Not at the first look: a handful of commits in the same instant is no writer that goes on like that.
+        is_beyond = self._flat_out and self.capture.commits > BEYOND_RATE * self._since(now)
+        self._share = BEYOND_SHARE if is_beyond else FLAT_OUT_SHARE
         self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
         self.status.wal, self._news_at = is_wal, now if news else self._news_at
         self.capture.chunk_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS
@@ -238,9 +240,12 @@ class CaptureWorker:
     def _is_flat_out(self, commits: int, now: float, *, is_wal: bool) -> bool:
         """Whether so many since the last ones, or since the first file event after them, are those of a writer that
         never rests."""
-        rate, since = FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE, now - max(self._news_at, self._stirred_at)
-        self._share = BEYOND_SHARE if commits > BEYOND_RATE * since else FLAT_OUT_SHARE
-        return commits > max(FLAT_OUT, rate * since)
+        rate = FLAT_OUT_RATE if is_wal else FLAT_OUT_ROLLBACK_RATE
+        return commits > max(FLAT_OUT, rate * self._since(now))
+
+    def _since(self, now: float) -> float:
+        """Seconds since the last news, or since the first file event after them."""
+        return now - max(self._news_at, self._stirred_at)
 
     def _note_flat_out(self, looks: int) -> None:
         """How many looks in a row have met a writer that never rests. While that is so, no file event is asked for."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,16 +52,18 @@ def test_a_writer_that_never_rests_is_left_alone_and_loses_nothing(path: Path, m
         bench.until_pushed(*expected, "last")
 
 
-@pytest.mark.parametrize(("rate", "share"), [(2000, 0.2), (20_000, 0.05)])
-def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(path: Path, rate: int, share: float) -> None:
-    """In WAL mode, for as long as it is that fast."""
+def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In WAL mode, from the second such look on, and for as long as it is that fast."""
     bench = Bench(path)
     worker = bench.worker
-    worker.status.wal, worker._flat_out, worker._news_at = True, 1, 100.0
-    bench.legacy.held = 0.01
-    for commits, expected in ((rate, share), (2000, 0.2)):
-        assert worker._is_flat_out(commits, 101.0, is_wal=True)
-        assert worker._pause() == pytest.approx(0.01 / expected - 0.01)
+    monkeypatch.setattr(bench.legacy, "is_wal", lambda: True)
+    for rate, share in ((20_000, 0.2), (20_000, 0.05), (2000, 0.2), (20_000, 0.05)):
+        monkeypatch.setattr(worker, "_news_at", time.monotonic() - 1.0)
+        monkeypatch.setattr(type(worker.capture), "commits", rate)
+        bench.legacy.held = 0.01
+        worker._note_mode(news=True)
+        assert worker._flat_out
+        assert worker._pause() == pytest.approx(0.01 / share - 0.01)
     bench.state.close()
     bench.waker.close()
 
