@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.files import beside
 from storage.staying import Copied, StayingJournal
 
 if sys.platform == "linux":
@@ -50,7 +51,7 @@ class JournalCatcher:
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        self._journal = Path(f"{self._path}-journal")
+        self._journal = beside(self._path, "-journal")
         self._caught: deque[int] = deque()
         self._lock = threading.Lock()
         self._pipe: tuple[int, ...] = os.pipe()
@@ -73,6 +74,9 @@ class JournalCatcher:
 
     def follow(self, database: int | None) -> None:
         """The descriptor of the database, to read its change counter from; it stays open until the next call."""
+        if (journal := beside(self._path, "-journal")) != self._journal:  # the path is a link, and has another target
+            self.pause()
+            self._journal = journal
         with self._lock:
             self._leave()
             self._database = database

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-Identity = tuple[int, int]
+from storage.files import Identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,8 @@ from urllib.parse import quote
 
 from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
 from storage.errors import DatabaseAway, DatabaseUnusable, WalcastError
+from storage.files import Identity, beside, identity_of
 from storage.held import HELD, Held
-
-Identity = tuple[int, int]
-"""(device, inode) of the file."""
 
 WAL_VERSION = 2
 """What the header's read version says in WAL mode."""
@@ -75,17 +73,6 @@ class Version(NamedTuple):
 
     data: int
     schema: int
-
-
-def identity_of(path: Path) -> Identity:
-    """Which file the path names now. Raises DatabaseAway if none."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise DatabaseAway(
-            f"the database {path} is not there ({error.strerror})", "wait for the writer or check --db"
-        ) from error
-    return status.st_dev, status.st_ino
 
 
 def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -> sqlite3.Connection:
@@ -244,7 +231,7 @@ class LegacyDatabase:
 
     def _shm_now(self) -> Identity | None:
         with suppress(OSError):
-            status = os.stat(f"{self.path}-shm")
+            status = os.stat(beside(self.path, "-shm"))
             return status.st_dev, status.st_ino
         return None
 
@@ -355,7 +342,7 @@ class LegacyDatabase:
         Asked without any lock: opening and closing the journal is harmless, it carries no locks of SQLite's.
         """
         try:
-            journal = os.open(f"{self.path}-journal", os.O_RDONLY | os.O_CLOEXEC)
+            journal = os.open(beside(self.path, "-journal"), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
         try:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from storage.errors import DatabaseAway
+from storage.files import Identity, beside, identity_of
 from storage.held import HELD, Held
-from storage.legacy import Busy, Identity, LegacyDatabase, connect, identity_of, translated
+from storage.legacy import Busy, LegacyDatabase, connect, translated
 from storage.loadelements import source_for
 from storage.loadsql import Place, Sought, Source
 from storage.types import Row, Section
@@ -189,14 +190,14 @@ class Reads:
     def _hold(self, suffix: str) -> None:
         """Share the descriptor that the capture reads from: the last to let go closes it, and so drops all locks."""
         with suppress(OSError):
-            self._held[suffix] = HELD.hold(Path(f"{self._path}{suffix}"))
+            self._held[suffix] = HELD.hold(beside(self._path, suffix))
 
     def _has_lost_its_log(self) -> bool:
         """Who puts a backup back removes the `-shm`, and a reader of the removed one sees no commit any more."""
         if SHM not in self._held:
             return False
         try:
-            return identity_of(Path(f"{self._path}{SHM}")) != self._held[SHM].identity
+            return identity_of(beside(self._path, SHM)) != self._held[SHM].identity
         except DatabaseAway:
             return True
 

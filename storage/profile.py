@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.errors import DatabaseAway
+from storage.files import identity_of
 from storage.hints import PageHints
-from storage.legacy import Busy, LegacyDatabase, authorize, connect, identity_of, translated
+from storage.legacy import Busy, LegacyDatabase, authorize, connect, translated
 from storage.names import quoted
 
 SAMPLE_ROWS = 200

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 
+from storage.files import beside
+
 if sys.platform == "linux":
     from inotify_simple import INotify, flags, parse_events
 
@@ -43,13 +45,13 @@ class Waker:
 
     def __init__(self, path: Path, *, use_inotify: bool = True) -> None:
         self._path = path.absolute()
-        self._names = {self._path.name + suffix: suffix for suffix in SUFFIXES}
         self._pipe_out, self._pipe_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         self._poll = select.poll()
         self._poll.register(self._pipe_out, select.POLLIN)
         self._inotify = self._start() if use_inotify and INotify is not None else None
-        self._files: dict[int, str] = {}
-        self._folder = -1
+        self._files: set[int] = set()
+        self._folders: dict[int, set[str]] = {}
+        """Watched folders, and the names that matter in each."""
         self.has_moved = True
         """Whether files may have come or gone since this was last set to False."""
         if self._inotify is not None:
@@ -66,26 +68,31 @@ class Waker:
     @property
     def has_file_events(self) -> bool:
         """Whether file events come at all; if not, poll often."""
-        return self._inotify is not None and self._folder >= 0
+        return self._inotify is not None and bool(self._folders)
 
     def rewatch(self) -> None:
         """Watch the folder and whatever files are there now. Idempotent: the kernel knows a watched inode."""
         if self._inotify is None:
             return
-        with suppress(OSError):
-            self._folder = self._inotify.add_watch(self._path.parent, _COMING_AND_GOING)
-        for name, suffix in self._names.items():
+        files = [beside(self._path, suffix) for suffix in SUFFIXES]
+        names: dict[Path, set[str]] = {}
+        for path in (self._path, *files):  # the first is not among them where it is a symbolic link
+            names.setdefault(path.parent, set()).add(path.name)
+        for folder, wanted in names.items():
             with suppress(OSError):
-                self._files[self._inotify.add_watch(self._path.with_name(name), flags.MODIFY)] = suffix
+                self._folders.setdefault(self._inotify.add_watch(folder, _COMING_AND_GOING), set()).update(wanted)
+        for path in files:
+            with suppress(OSError):
+                self._files.add(self._inotify.add_watch(path, flags.MODIFY))
 
     def deafen(self) -> None:
         """Watch nothing until the next `rewatch`: each event costs a writer that never rests a little of its time."""
         if self._inotify is not None:
-            for descriptor in [*self._files, self._folder]:
+            for descriptor in [*self._files, *self._folders]:
                 with suppress(OSError):  # its file is gone, and the watch with it
                     self._inotify.rm_watch(descriptor)
             self._files.clear()
-            self._folder = -1
+            self._folders.clear()
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds; whether something happened to the files or `wake` was called."""
@@ -112,12 +119,13 @@ class Waker:
         ours = coming = False
         for event in parse_events(data):
             if event.mask & flags.IGNORED:
-                self._files.pop(event.wd, None)
+                self._files.discard(event.wd)
+                self._folders.pop(event.wd, None)
             elif event.mask & flags.Q_OVERFLOW:
                 ours = coming = True
-            elif event.wd == self._folder:
-                coming = coming or event.name in self._names
-                ours = ours or event.name in self._names
+            elif event.wd in self._folders:
+                coming = coming or event.name in self._folders[event.wd]
+                ours = ours or event.name in self._folders[event.wd]
             else:
                 ours = True
         if coming:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from storage.btree import DatabaseHeader, parse_header
 from storage.candidates import Candidates
+from storage.files import Identity, beside
 from storage.held import HELD, Held
 from storage.pages import MAX_BYTES, Gap, Growth, Memory, Moved, grow, growths_of, places_of
 from storage.reader import SectionReader
@@ -98,13 +99,14 @@ class WalHints:
             os.close(self._wal)
             self._wal = None
         with suppress(OSError):
-            self._wal = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            self._wal = os.open(beside(self._path, "-wal"), os.O_RDONLY | os.O_CLOEXEC)
             self._hold()
         self._position, self._lost, self._peeked, self._foreseen = self._index(), None, None, None
 
     def _hold(self) -> None:
-        if self._shm is None or self._shm.identity != _identity(f"{self._path}-shm"):
-            old, self._shm = self._shm, HELD.hold(Path(f"{self._path}-shm"))
+        shm = beside(self._path, "-shm")
+        if self._shm is None or self._shm.identity != _identity(shm):
+            old, self._shm = self._shm, HELD.hold(shm)
             if old is not None:
                 HELD.release(old)
 
@@ -326,7 +328,7 @@ class WalHints:
         return places_of(images, header, usable, self._memory, readers, images.get, is_exact=is_exact)
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _identity(path: Path) -> Identity:
     status = os.stat(path)
     return status.st_dev, status.st_ino
 

@@ -16,6 +16,7 @@ from bridge.mapping import Mapping
 from bridge.wallet import BadCredential, wallet_key
 from storage.elements import reader_for
 from storage.errors import ConfigurationError, MappingMisfit, WalcastError
+from storage.files import real_path
 from storage.profile import Profile, opened, read_profile
 from storage.reader import SectionReader
 from storage.survey import ids_of, is_indexed
@@ -107,7 +108,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def _about_mode(profile: Profile, database: Path) -> Iterator[Finding]:
-    folder = database.absolute().parent
+    folder = real_path(database).absolute().parent
     if profile.journal_mode == "wal":
         if not os.access(folder, os.W_OK | os.X_OK):
             yield problem(

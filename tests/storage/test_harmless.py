@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DatabaseAway
+from storage.files import identity_of
 from storage.held import HELD
 from storage.hints import PageHints
-from storage.legacy import LegacyDatabase, connect, identity_of
+from storage.legacy import LegacyDatabase, connect
 from storage.load import Reads
 from storage.loadsql import Sought
 from storage.reader import SectionReader

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DatabaseAway, DatabaseUnusable, WalcastError
-from storage.legacy import Busy, LegacyDatabase, connect, identity_of, translated
+from storage.files import identity_of
+from storage.legacy import Busy, LegacyDatabase, connect, translated
 from storage.wake import Waker
 
 
