@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
 from storage.errors import DatabaseAway, DatabaseUnusable, WalcastError
-from storage.files import Identity, beside, identity_of
+from storage.files import Identity, beside, identity_of, is_mounted_alone
 from storage.held import HELD, Held
 
 WAL_VERSION = 2
@@ -271,6 +271,14 @@ class LegacyDatabase:
         """Whether nobody in this process is to open it now: that would make a new `-shm`. From any thread."""
         return self._lost is not None
 
+    def _require_its_folder(self) -> None:
+        """Raises DatabaseUnusable if the log that is written is not the one beside our file: we would see nothing."""
+        if is_mounted_alone(self.path):
+            raise DatabaseUnusable(
+                f"{self.path} was mounted alone, without its folder, so the writer's -wal and -shm are out of sight",
+                "mount the folder it lies in (docker run -v /srv/chat:/data instead of -v /srv/chat/chat.db:/data/...)",
+            )
+
     def _disconnect(self) -> None:
         if self._connection is not None:
             with suppress(DatabaseAway):
@@ -365,7 +373,11 @@ class LegacyDatabase:
             schema = self._schema_version()
             data = connection.execute("PRAGMA data_version").fetchone()[0]
             if self._shm is None and self.is_wal():  # asked here, since only what we are attached to cannot go away
+                self._require_its_folder()
                 self._shm = self._shm_now()
+        except DatabaseUnusable:
+            connection.execute("ROLLBACK")
+            raise
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.errors import DatabaseAway
-from storage.files import identity_of
+from storage.files import identity_of, is_mounted_alone
 from storage.hints import PageHints
 from storage.legacy import Busy, LegacyDatabase, authorize, connect, translated
 from storage.names import quoted
@@ -119,6 +119,8 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
 
 def capture_engine(path: Path) -> str:
     """The engine that would say where to look: `wal-pages`, `journal-pages` or `scan`."""
+    if is_mounted_alone(path):
+        return "scan"
     legacy, hints = LegacyDatabase(path), PageHints(path)
     try:
         legacy.open()

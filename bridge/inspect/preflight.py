@@ -16,7 +16,7 @@ from bridge.mapping import Mapping
 from bridge.wallet import BadCredential, wallet_key
 from storage.elements import reader_for
 from storage.errors import ConfigurationError, MappingMisfit, WalcastError
-from storage.files import real_path
+from storage.files import is_mounted_alone, real_path
 from storage.profile import Profile, opened, read_profile
 from storage.reader import SectionReader
 from storage.survey import ids_of, is_indexed
@@ -118,6 +118,12 @@ def _about_mode(profile: Profile, database: Path) -> Iterator[Finding]:
                 "give walcast's user the right to write in the folder",
             )
         return
+    if is_mounted_alone(database):
+        yield problem(
+            f"{database} was mounted alone, without its folder: journals are out of sight, so each commit makes for a "
+            "pass over the tables, and what a crashed writer left half done is taken for data",
+            "mount the folder it lies in",
+        )
     yield note(
         f"the journal mode is {profile.journal_mode}: readers and the writer can be in each other's way",
         "let the writer run PRAGMA journal_mode=WAL once",
