@@ -19,9 +19,10 @@ from storage.eventlog import EventLog
 from storage.hints import PageHints
 from storage.legacy import LegacyDatabase, probe
 from storage.state import StateFile
+from storage.status import Pace
 from storage.types import Event
 from storage.wake import Waker
-from storage.worker import PATIENCE, CaptureWorker, Pace
+from storage.worker import PATIENCE, CaptureWorker
 
 GIVE_UP = PATIENCE + 2
 """Seconds after which a database that cannot be attached to has been given up by the worker."""

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from storage.status import Status
 from storage.watched import Watched
-from storage.worker import CaptureWorker, Status
+from storage.worker import CaptureWorker
 
 
 @dataclass(frozen=True, slots=True)

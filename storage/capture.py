@@ -132,7 +132,7 @@ class Capture(Figures):
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
         watched.waiting = self._state.count_pending(watched.section)
-        watched.again = watched.tail = True  # whatever was committed while we were away
+        watched.begin_again()  # whatever was committed while we were away
 
     # -- looking
 
@@ -286,7 +286,7 @@ class Capture(Figures):
         if places is not None and places.is_void and not named and watched.is_at_rest and not self._unsettled:
             return Reading(watched, NO_ROWS, places)  # most commits concern one section
         if places is None or places.needs_pass:
-            watched.again = True
+            watched.ask()
             places = Places(locs=set(watched.recent))
         if watched.reader.rowid is None:
             return self._examiner.read(watched, Places())
@@ -300,7 +300,7 @@ class Capture(Figures):
         places.locs.update(self._passes.waiting(watched, None))
         places.locs.update(watched.doubtful)
         reading = self._examiner.read(watched, places)
-        return self._tails.add(reading, self._passes.chunk_rows) if reads_tail else reading
+        return self._tails.add(reading, self._passes.snapshot_rows) if reads_tail else reading
 
     def _examined(self, reading: Reading) -> Batch:
         """What is new in what was read. Raises Unsettled."""
@@ -313,7 +313,7 @@ class Capture(Figures):
             watched.doubtful.update(entry.loc for entry in batch.missing)
             self._version = Version(-1, self._version.schema)  # look again, even if nothing more is committed
         elif batch.missing and watched.may_repeat_ids:
-            watched.again = True  # another row with the same id may stand elsewhere, and be it from now on
+            watched.ask()  # another row with the same id may stand elsewhere, and be it from now on
         elif not watched.again:  # the places cover every change, so a row that is in none of them is gone
             batch.changes.extend(self._examiner.gone(watched, batch.missing))
         return batch
@@ -335,10 +335,28 @@ class Capture(Figures):
         return self._passes.is_passing
 
     @property
+    def has_locked(self) -> bool:
+        """Whether the last step took a snapshot: in rollback mode a pass needs none while the writer rests."""
+        return self._passes.has_locked
+
+    def is_better_put_off(self) -> bool:
+        """Whether the next step would not need a lock if it came when the writer rests. In rollback mode."""
+        return self._passes.is_better_put_off()
+
+    @property
     def chunk_rows(self) -> int:
-        """Rows of a pass that are read from one snapshot."""
+        """Rows of a pass that are read at once."""
         return self._passes.chunk_rows
 
     @chunk_rows.setter
     def chunk_rows(self, rows: int) -> None:
         self._passes.chunk_rows = rows
+
+    @property
+    def locked_rows(self) -> int:
+        """The most that are read from one snapshot."""
+        return self._passes.locked_rows
+
+    @locked_rows.setter
+    def locked_rows(self, rows: int) -> None:
+        self._passes.locked_rows = rows

@@ -83,10 +83,11 @@ class Children:
         if len(names) <= PARENT_ROWS:
             for name in names:
                 found = self._found(link, name, PARENT_ROWS - len(locs))
-                link.parent.again = link.parent.again or found is None
+                if found is None:
+                    link.parent.ask()
                 locs.update(found or ())
         else:
-            link.parent.again = True
+            link.parent.ask()
         return locs
 
     def _found(self, link: Link, name: bytes, limit: int) -> list[int] | None:
@@ -103,7 +104,8 @@ class Children:
     def catch_up(self, child: Watched) -> None:
         """Rows that depend on a child may have been read before a change that its baseline took in."""
         for link in self._links[child.section.number]:
-            link.parent.again = True
+            link.parent.is_caught_up = False
+            link.parent.ask()
 
 
 def _names(change: Change) -> set[bytes]:

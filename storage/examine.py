@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -203,9 +204,16 @@ class Examiner:
                 changes.append(Change(section, Op.HIDDEN, None, entry))
         return changes
 
-    def read_chunk(self, watched: Watched, after: tuple[Value, ...] | None, rows: int) -> Reading:
-        """Read the next rows after a place. In a snapshot."""
-        return Reading(watched, _reader(watched).chunk(after, rows), Places(), after)
+    def read_chunk(
+        self,
+        watched: Watched,
+        after: tuple[Value, ...] | None,
+        rows: int,
+        connection: sqlite3.Connection | None = None,
+    ) -> Reading:
+        """Read the next rows after a place. In a snapshot, or from a connection that shows one commit."""
+        reader = _reader(watched) if connection is None else _reader(watched).over(connection)
+        return Reading(watched, reader.chunk(after, rows), Places(), after)
 
     def examine_chunk(self, reading: Reading, *, is_baseline: bool) -> Batch:
         """Compare the rows of a chunk with all that is known from its place to the last of them. Raises Unsettled."""

@@ -58,6 +58,16 @@ class Figures:
         return any(watched.is_behind for watched in self.watched)
 
     @property
+    def behind_since(self) -> float | None:
+        """time.monotonic() since when there may be commits that a pass still has to find."""
+        return min((w.behind_since for w in self.watched if w.is_behind and w.behind_since is not None), default=None)
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that was there when the database was opened is known, whatever a pass is asked for since."""
+        return all(watched.is_caught_up or watched.reader is None for watched in self.watched)
+
+    @property
     def is_baselined(self) -> bool:
         """Whether every section's existing rows are known."""
         return self.is_attached and all(watched.baseline == "done" for watched in self.watched)

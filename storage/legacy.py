@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from storage.authorizer import authorize
 from storage.btree import HEADER_SIZE, DatabaseHeader, parse_header
 from storage.errors import DatabaseAway, DatabaseUnusable, WalcastError
 from storage.files import Identity, beside, identity_of, is_mounted_alone
@@ -30,32 +31,6 @@ REST = 10.0
 TRY_AGAIN = 0.00002
 """Seconds between tries."""
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_ALLOWED_ACTIONS = frozenset(
-    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_TRANSACTION}
-)
-_ALLOWED_PRAGMAS = frozenset(
-    {
-        "data_version",
-        "schema_version",
-        "table_xinfo",
-        "table_list",
-        "index_list",
-        "index_info",
-        "function_list",
-        "journal_mode",
-        "page_size",
-        "query_only",
-        "busy_timeout",
-    }
-)
-_REFUSED_FUNCTIONS = frozenset(
-    {
-        "load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "eval", "sha3_query",  # side effects
-        "random", "randomblob", "changes", "total_changes", "last_insert_rowid",  # another value at each look
-        "current_timestamp", "current_time", "current_date",
-    }
-)  # fmt: skip
-
 
 log = logging.getLogger("walcast.capture")
 
@@ -75,8 +50,12 @@ class Version(NamedTuple):
     schema: int
 
 
-def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -> sqlite3.Connection:
+def connect(
+    path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False, is_immutable: bool = False
+) -> sqlite3.Connection:
     """A read-only connection that refuses everything but reading. TEXT comes as bytes.
+
+    An immutable one takes no locks, and looks neither for a log nor for a journal nor whether anything has changed.
 
     Raises DatabaseUnusable if the file is no SQLite database, DatabaseAway if it cannot be opened now, Busy if the
     writer holds it exclusively.
@@ -84,7 +63,7 @@ def connect(path: Path, *, busy_timeout_ms: int = 0, any_thread: bool = False) -
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode=ro",
+            f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if is_immutable else ''}",
             uri=True,
             isolation_level=None,
             check_same_thread=not any_thread,
@@ -111,17 +90,6 @@ def probe(path: Path) -> None:
     identity_of(path)
     with suppress(Busy):
         connect(path).close()
-
-
-def authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
-    """The authorizer of every connection to the legacy database (sqlite.org/c3ref/set_authorizer.html)."""
-    if action == sqlite3.SQLITE_FUNCTION:
-        refused = (second or "").lower() in _REFUSED_FUNCTIONS
-    elif action == sqlite3.SQLITE_PRAGMA:
-        refused = (first or "").lower() not in _ALLOWED_PRAGMAS
-    else:
-        refused = action not in _ALLOWED_ACTIONS
-    return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
 
 def translated(error: sqlite3.Error, path: Path) -> WalcastError:
@@ -191,6 +159,8 @@ class LegacyDatabase:
         the lock alone for a twentieth of the time, and who asks now and then does not meet that."""
         self.before_open: Callable[[], None] = lambda: None
         """Closes what other connections this process has to the file: SQLite would have us share a lost `-shm`."""
+        self.before_close: Callable[[], None] = lambda: None
+        """Closes what was opened beside this connection, and belongs to its thread."""
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -281,6 +251,7 @@ class LegacyDatabase:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
+            self.before_close()
             with suppress(DatabaseAway):
                 self.is_put_back |= self._has_lost_shm() and identity_of(self.path) == self.identity
             self._connection.close()

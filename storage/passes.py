@@ -6,15 +6,18 @@ What is quick comes first: the tail, which is what a writer appended meanwhile, 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from storage.candidates import Places
 from storage.children import Children
 from storage.examine import CHUNK_ROWS, Examiner, Unsettled
 from storage.legacy import LegacyDatabase
-from storage.reading import Batch
+from storage.reading import Batch, Reading
 from storage.state import StateFile
+from storage.still import IS_POSSIBLE, StillDatabase
 from storage.tail import end_of
 from storage.types import Value
 from storage.watched import Progress, Watched
@@ -40,22 +43,30 @@ class Passes:
         self._watched, self._failed = watched, failed
         self._is_plain = all(one.section.each is None and one.section.kind != "child" for one in watched)
         self._turns = 0
+        self._still = StillDatabase(legacy)
         self.chunk_rows = CHUNK_ROWS
-        """Rows that are read from one snapshot."""
+        """Rows that are read at once."""
+        self.locked_rows = CHUNK_ROWS
+        """The most that are read from one snapshot: in rollback mode it keeps commits from their end."""
+        self.has_locked = False
+        """Whether the last step took a snapshot."""
         self.is_passing = False
         """Whether the last step was of a pass, and not of something that is known to be new."""
         self.count = 0
         """Passes begun so far."""
 
+    @property
+    def snapshot_rows(self) -> int:
+        """Rows that are read from one snapshot."""
+        return min(self.chunk_rows, self.locked_rows)
+
     def step(self) -> bool:
         """One chunk of what some section is behind with; whether there was one. Raises Busy, DatabaseAway."""
-        behind = [watched for watched in self._watched if watched.is_behind]
-        if not behind:
+        if (watched := self._next()) is None:
             return False
-        # By turns, so that a section which is always behind starves no other; of each, what is quick comes first.
-        watched = min(behind, key=lambda one: one.turn)
         self._turns += 1
         watched.turn = self._turns
+        self.has_locked = True
         self.is_passing = not watched.tail and watched.sweep is None
         if watched.tail:
             self._read_tail(watched)
@@ -64,6 +75,17 @@ class Passes:
         else:
             self._step(watched)
         return True
+
+    def _next(self) -> Watched | None:
+        """By turns, so that a section which is always behind starves no other."""
+        behind = [watched for watched in self._watched if watched.is_behind]
+        return min(behind, key=lambda one: one.turn, default=None)
+
+    def is_better_put_off(self) -> bool:
+        """Whether the next step would not need a lock if it came when the writer rests. In rollback mode."""
+        watched = self._next()
+        is_pass = watched is not None and not watched.tail and watched.sweep is None
+        return IS_POSSIBLE and self._is_plain and is_pass and not self._still.is_resting()
 
     def _look_at_waiting(self, watched: Watched) -> None:
         places = Places(locs=set(self.waiting(watched, watched.sweep)))
@@ -89,26 +111,34 @@ class Passes:
     def _step(self, watched: Watched) -> None:
         if watched.progress is None:
             self.count += 1
-            watched.again = False
+            asked_at, watched.asked_at = watched.asked_at or time.monotonic(), None
             resumed = watched.position if watched.baseline != "done" else None
-            watched.progress = Progress(after=None if resumed is None else (resumed,), is_resumed=resumed is not None)
+            after, leaves_rest = None if resumed is None else (resumed,), resumed is not None
+            watched.progress = Progress(after, leaves_rest=leaves_rest, asked_at=asked_at)
         progress = watched.progress
         batch = self._examine_chunk(watched, progress.after, is_baseline=watched.baseline != "done")
         progress.after, progress.rows = batch.last, progress.rows + batch.rows
         room = LIMBO_ROWS - len(progress.limbo)
         progress.limbo.extend(batch.missing[:room])
-        watched.again = watched.again or len(batch.missing) > room
+        if len(batch.missing) > room:
+            progress.leaves_rest = True
+            watched.ask()
         if progress.after is None:
             self._finish(watched, progress)
 
     def _examine_chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
-        """Read and compare one chunk in one snapshot, record it in one transaction."""
+        """Read and compare one chunk of one commit, record it in one transaction."""
         batches: list[Batch] = []
         has_snapshot = not self._is_plain
+        if self._is_plain and (still := self._still.read(partial(self._read, watched, after))) is not None:
+            self.has_locked = False
+            with suppress(Unsettled), self._examiner.asking_nothing():
+                batches = [self._examiner.examine_chunk(still, is_baseline=is_baseline)]
+            self.has_locked = has_snapshot = not batches
         while not batches:
             try:
                 with self._legacy.snapshot():
-                    reading = self._examiner.read_chunk(watched, after, self.chunk_rows)
+                    reading = self._examiner.read_chunk(watched, after, self.snapshot_rows)
                     if has_snapshot:
                         batch = self._examiner.examine_chunk(reading, is_baseline=is_baseline)
                         batches = [batch, *self._children.dependent(batch)]
@@ -121,8 +151,12 @@ class Passes:
         self._examiner.record(batches)
         return batches[0]
 
+    def _read(self, watched: Watched, after: tuple[Value, ...] | None, connection: sqlite3.Connection) -> Reading:
+        return self._examiner.read_chunk(watched, after, self.chunk_rows, connection)
+
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
+        self.has_locked = True
         with self._legacy.snapshot():
             left = self._examiner.left(watched, progress)
             batches = [left, *self._children.dependent(left)]
@@ -132,9 +166,11 @@ class Passes:
                 self._state.index_keys(watched.section)
             self._state.set_baseline(watched.section, "done", watched.floor, None)
             watched.baseline, watched.position = "done", None  # not before that was kept
-            # Resumed after a stop: what changed before the place it went on from is still to be seen.
-            watched.again = watched.again or progress.is_resumed
             self._children.catch_up(watched)
+        if progress.leaves_rest:
+            watched.ask()
+        else:
+            watched.is_caught_up = True
         watched.progress = None
         self._state.clear_homes()
 

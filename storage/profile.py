@@ -11,10 +11,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from storage.authorizer import authorize
 from storage.errors import DatabaseAway
 from storage.files import identity_of, is_mounted_alone
 from storage.hints import PageHints
-from storage.legacy import Busy, LegacyDatabase, authorize, connect, translated
+from storage.legacy import Busy, LegacyDatabase, connect, translated
 from storage.names import quoted
 
 SAMPLE_ROWS = 200

@@ -9,7 +9,8 @@ import json
 import re
 import sqlite3
 from collections.abc import Sequence
-from typing import Literal
+from copy import copy
+from typing import Literal, Self
 
 from storage.chunk import BadRow, Chunk, Record
 from storage.errors import MappingMisfit
@@ -100,6 +101,12 @@ class SectionReader(Whereabouts):
         width = len(self._place)
         values = record[width:]
         return Row(self._loc(record[:width]), digest_of(values), values[: len(self.section.fields)])
+
+    def over(self, connection: sqlite3.Connection) -> Self:
+        """The same statements over another connection, which shows the same schema."""
+        other = copy(self)
+        other._connection = connection
+        return other
 
     def chunk(self, after: tuple[Value, ...] | None, limit: int) -> Chunk:
         """The next `limit` rows after a place (None: from the start)."""

@@ -44,9 +44,16 @@ class TailReader:
         self._ends.clear()
 
     def add(self, reading: Reading, rows: int) -> Reading:
-        """With the reading of the places ahead of it so many rows of the tail, if it is known where it begins."""
+        """With the reading of the places ahead of it so many rows of the tail.
+
+        Where no row is known, all of the table is tail, and that is the pass that is asked for anyway: to read it from
+        its beginning at each look would leave that no turn.
+        """
         watched, end = reading.watched, end_of(self._state, reading.watched)
-        if watched.reader is None or end is None:
+        if watched.reader is None:
+            return reading
+        if end is None:
+            self._ends[watched.section.number] = None
             return reading
         tail = watched.reader.chunk((end,), rows)
         self._ends[watched.section.number] = bound(tail.last)

@@ -23,7 +23,10 @@ class Progress:
     after: tuple[Value, ...] | None = None
     limbo: list[Known] = field(default_factory=list)
     rows: int = 0
-    is_resumed: bool = False
+    leaves_rest: bool = False
+    """Whether another pass has to follow: it began in the middle, or more rows are missing than it could remember."""
+    asked_at: float = field(default_factory=time.monotonic)
+    """time.monotonic() since when it was asked for."""
     keys: dict[int, bytes | None] | None = None
     """Of a table WITHOUT ROWID: which row stands where. Read when it is first asked for."""
     started: float = field(default_factory=time.monotonic)
@@ -48,8 +51,10 @@ class Watched:
     """How far the tail was read. Its last row need not be known: it may be another row of one id, or fail."""
     doubtful: set[int] = field(default_factory=set)
     """Places of rows that were missing in an inexact look: to be looked at again before they count as gone."""
-    again: bool = True
-    """A pass is asked for: something may have changed that no hint named."""
+    asked_at: float | None = field(default_factory=time.monotonic)
+    """time.monotonic() since when another pass is asked for: something may have changed that no hint named."""
+    is_caught_up: bool = False
+    """Whether a whole pass has been made since the database was opened: all that was there then is known."""
     recent: OrderedDict[int, None] = field(default_factory=OrderedDict)
     waiting: int = 0
     """Rows that have no owner yet, or cannot be rendered."""
@@ -62,6 +67,21 @@ class Watched:
     turn: int = 0
     rows_total: int = 0
     failed: int = 0
+
+    @property
+    def again(self) -> bool:
+        """Whether another pass is asked for."""
+        return self.asked_at is not None
+
+    def ask(self) -> None:
+        """Ask for a pass, or for another one after that which is under way."""
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
+
+    @property
+    def behind_since(self) -> float | None:
+        """time.monotonic() since when there may be commits that a pass still has to find."""
+        return self.asked_at if self.progress is None else self.progress.asked_at
 
     @property
     def is_behind(self) -> bool:
@@ -98,7 +118,8 @@ class Watched:
     def begin_again(self) -> None:
         """Anything may have changed: a pass is asked for, and what was appended comes before it."""
         self.progress = self.tail_after = None
-        self.again = self.tail = True
+        self.is_caught_up, self.tail = False, True
+        self.ask()
 
     def remember(self, loc: int) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""

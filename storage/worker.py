@@ -11,24 +11,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit, WalcastError
 from storage.examine import CHUNK_ROWS
 from storage.legacy import BeingPutBack, Busy, LegacyDatabase
+from storage.status import QUIET, Pace, Phase, Status
 from storage.wake import Waker, be_punctual
 
 log = logging.getLogger("walcast.capture")
 
-Phase = Literal[
-    "starting", "waiting", "baseline", "catching_up", "live", "paused", "away", "state", "failed", "stopped"
-]
-
-QUIET = ("live", "waiting", "baseline", "catching_up", "stopped")
-"""Phases that are no cause for concern."""
 EARLY = (*(0.00005,) * 6, *(0.0001,) * 4, *(0.0002,) * 3, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
 ROLLBACK_CHUNK_ROWS = 100
@@ -56,6 +49,9 @@ PATIENCE_FOR_COMMIT, KEPT_OUT = 0.005, 0.02
 FLAT_OUT_PASS = 5
 """Times such a pause between the steps of a pass then: nothing is known to be waiting for it."""
 LONGEST_PAUSE = 0.2
+PUT_OFF, PUT_OFF_AGAIN = 0.04, 0.005
+"""Seconds for which a step of a pass in rollback mode waits for the writer to rest, and between looks whether it does:
+then it needs no lock."""
 AFTER_NEWS = 14
 """Where in EARLY to begin after a look that found something."""
 ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
@@ -70,33 +66,6 @@ STATE_PATIENCE = 5.0
 """Seconds without a failure after which the state file counts as mended, though nothing had to be written."""
 FREE_PASS = 0.05
 """Seconds of a pass that are not counted against its share of the processor: small tables are done by then."""
-
-
-@dataclass(slots=True)
-class Status:
-    """How the capture is. Written by its thread, read by any; each field is replaced whole."""
-
-    phase: Phase = "starting"
-    reason: str = "the bridge is starting"
-    beat: float = 0.0
-    """time.monotonic() of the last sign of life."""
-    behind_since: float | None = None
-    """time.monotonic() since when there are commits that a pass still has to find."""
-    turn_since: float | None = None
-    """time.monotonic() since when the look or the part of a pass that is under way has been going on."""
-    error: WalcastError | None = None
-    """Why the first attach failed for good."""
-    wal: bool = False
-    progress: str = ""
-    """How far the baseline has come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often to look without a hint, and what share of one processor a long pass may take."""
-
-    poll: float
-    share: float = 0.25
 
 
 class CaptureWorker:
@@ -123,6 +92,7 @@ class CaptureWorker:
         self._kept_out_since: float | None = None
         self._began = time.monotonic()
         self._next_step = self._next_look = self._news_at = self._stirred_at = 0.0
+        self._put_off_since: float | None = None
         self._waited = False
         self._state_failed_at: tuple[float, int] | None = None
 
@@ -233,7 +203,7 @@ class CaptureWorker:
         self._share = BEYOND_SHARE if is_beyond else FLAT_OUT_SHARE
         self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
         self.status.wal, self._news_at = is_wal, now if news else self._news_at
-        self.capture.chunk_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS
+        self.capture.locked_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS
         self._legacy.patience = PATIENCE_FOR_COMMIT if is_flat_out and not is_wal else 0.0
         self._next_look = now + min(self._pause(), LONGEST_PAUSE)
 
@@ -287,9 +257,21 @@ class CaptureWorker:
         if not self.status.wal and now - self._kept_out_since > KEPT_OUT:
             self._legacy.patience = PATIENCE_FOR_COMMIT
 
+    def _is_put_off(self, now: float) -> bool:
+        """Whether the next step had better come a little later. Not if the writer never rests: it is seldom enough."""
+        if self.status.wal or self._flat_out or not self.capture.is_better_put_off():
+            self._put_off_since = None
+            return False
+        self._put_off_since = self._put_off_since or now
+        return now - self._put_off_since < PUT_OFF
+
     def _step(self) -> None:
         started = time.monotonic()
+        if self._is_put_off(started):
+            self._next_step = started + PUT_OFF_AGAIN
+            return
         self.capture.step()
+        self._put_off_since = None
         took = time.monotonic() - started
         passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
         is_long = any(started - begun > FREE_PASS for begun in passing)
@@ -297,7 +279,7 @@ class CaptureWorker:
         if self._flat_out:
             is_rare = self.capture.is_passing and not self.status.wal
             pause = max(pause, self._pause() * (FLAT_OUT_PASS if is_rare else 1))
-        elif not self.status.wal:
+        elif not self.status.wal and self.capture.has_locked:
             is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
             factor = ROLLBACK_PASS_PAUSE if self.capture.is_passing else ROLLBACK_PAUSE
             pause = max(pause, self._legacy.held * (factor if is_busy else ROLLBACK_IDLE_PAUSE))
@@ -319,11 +301,8 @@ class CaptureWorker:
         return self._state_failed_at is not None
 
     def _report(self) -> None:
-        capture, status, is_behind = self.capture, self.status, self.capture.is_behind
-        if not is_behind:
-            status.behind_since = None
-        elif status.behind_since is None:
-            status.behind_since = time.monotonic()
+        capture, status = self.capture, self.status
+        status.behind_since = capture.behind_since
         if self._is_state_failing():
             return
         if capture.misfits:
@@ -331,7 +310,7 @@ class CaptureWorker:
         elif not capture.is_baselined:
             self._say("baseline", "the baseline of existing rows is being taken")
             status.progress = capture.progress
-        elif not is_behind:
+        elif capture.is_caught_up:
             if status.phase != "live":
                 log.info("every row is known after %.1f s", time.monotonic() - self._began)
             self._say("live", "")

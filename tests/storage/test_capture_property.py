@@ -60,6 +60,7 @@ class Attached(RuleBasedStateMachine):
         existing=st.lists(operations, max_size=12),
         is_baseline=st.booleans(),
         chunk=st.sampled_from([SMALL_CHUNK, SMALL_CHUNK, None]),
+        rests=st.booleans(),
     )
     def begin(
         self,
@@ -70,10 +71,11 @@ class Attached(RuleBasedStateMachine):
         existing: list[Operation],
         is_baseline: bool,
         chunk: int | None,
+        rests: bool,
     ) -> None:
         """A database with rows in it, and the first attach."""
         self.schema = schema
-        self.attach(schema, page_size, vacuum, mode, existing, is_baseline, chunk)
+        self.attach(schema, page_size, vacuum, mode, existing, is_baseline, chunk, rests)
 
     def attach(
         self,
@@ -84,6 +86,7 @@ class Attached(RuleBasedStateMachine):
         existing: list[Operation],
         is_baseline: bool,
         chunk: int | None,
+        rests: bool = False,
     ) -> None:
         """The same over any schema."""
         self.mode = mode
@@ -94,7 +97,7 @@ class Attached(RuleBasedStateMachine):
         self.transaction(existing)
         rows = self.scan()
         self.rig = Rig(self.path, schema.sections(), self._make_hints)
-        self.rig.chunk_rows = chunk
+        self.rig.chunk_rows, self.rig.takes_rest_for_granted = chunk, rests
         self.rig.start(existing_is_baseline=is_baseline)
         self.epoch = self.rig.state.epoch
         self.oracle = Oracle(rows, is_known=is_baseline)

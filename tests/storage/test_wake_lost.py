@@ -20,9 +20,10 @@ from storage.capture import Capture
 from storage.hints import PageHints
 from storage.legacy import LegacyDatabase
 from storage.state import StateFile
+from storage.status import Pace
 from storage.types import Event
 from storage.wake import Waker
-from storage.worker import CaptureWorker, Pace
+from storage.worker import CaptureWorker
 from tests.storage.legacy_writer import Writer, writer_process
 from tests.storage.oracle import Schema
 

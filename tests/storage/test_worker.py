@@ -18,10 +18,11 @@ from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit
 from storage.hints import Hints, NoHints
 from storage.legacy import Busy, LegacyDatabase
 from storage.state import StateFile
+from storage.status import Pace
 from storage.survey import last_run
 from storage.types import Event
 from storage.wake import Waker
-from storage.worker import CaptureWorker, Pace
+from storage.worker import CaptureWorker
 
 SCHEMA = """
 PRAGMA journal_mode=WAL;
