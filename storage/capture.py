@@ -297,7 +297,7 @@ class Capture(Figures):
         reads_tail = hinted is None and self._is_plain and not watched.tail
         if watched.tail or reads_tail:
             places = ahead_of_tail(self._state, watched, places)
-        places.locs.update(self._passes.waiting(watched, None))
+        places.locs.update(self._passes.waiting(watched))
         places.locs.update(watched.doubtful)
         reading = self._examiner.read(watched, places)
         return self._tails.add(reading, self._passes.snapshot_rows) if reads_tail else reading
@@ -333,6 +333,11 @@ class Capture(Figures):
     def is_passing(self) -> bool:
         """Whether the last step was of a pass, and not of something that is known to be new."""
         return self._passes.is_passing
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether the last step was over rows that wait for an owner."""
+        return self._passes.is_sweeping
 
     @property
     def has_locked(self) -> bool:

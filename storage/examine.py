@@ -19,6 +19,8 @@ from storage.watched import Progress, Watched
 log = logging.getLogger("walcast.capture")
 
 CHUNK_ROWS = 500
+RECKONED = 1000
+"""Waiting rows that may come and go before they are counted again."""
 EXAMINED_ROWS = 100_000
 """More than one page can hold, so that no row of a page is cut off."""
 
@@ -324,10 +326,21 @@ class Examiner:
         return events
 
     def _count_waiting(self, outcomes: list[tuple[Watched, Outcome]]) -> None:
-        """Counted and logged: most often the mapping looks for the owner in the wrong place."""
-        moved = {id(w): w for w, o in outcomes if o.pending or (o.change.known is not None and o.change.known.pending)}
-        for watched in moved.values():
-            before, watched.waiting = watched.waiting, self._state.count_pending(watched.section)
+        """Counted and logged: most often the mapping looks for the owner in the wrong place.
+
+        To count them takes a millisecond per thousand, so many are reckoned up, and counted once in a while.
+        """
+        moved: dict[int, tuple[Watched, list[Outcome]]] = {}
+        for watched, outcome in outcomes:
+            if outcome.pending or (outcome.change.known is not None and outcome.change.known.pending):
+                moved.setdefault(id(watched), (watched, []))[1].append(outcome)
+        for watched, some in moved.values():
+            before = watched.waiting
+            watched.reckoned += len(some)
+            if min(before, RECKONED) > watched.reckoned:
+                watched.waiting += sum(map(_waits_more, some))
+            else:
+                watched.waiting, watched.reckoned = self._state.count_pending(watched.section), 0
             if watched.waiting and not before:
                 log.warning(
                     "%s has rows that nobody gets (no owner, or not renderable); they are pushed when that changes",
@@ -344,6 +357,15 @@ class Examiner:
         if change.known is not None and change.known.is_told:
             change = change._replace(home=self._state.home(change.known))
         return self._decide(change)
+
+
+def _waits_more(outcome: Outcome) -> int:
+    """1 for a row that waits from now on, -1 for one that does so no more."""
+    change = outcome.change
+    did = change.known is not None and change.known.pending
+    if change.op is Op.GONE:
+        return -did
+    return (outcome.pending if change.row is not None else did) - did
 
 
 def _waiting(known: list[Known], found: Comparison) -> set[int]:

@@ -22,7 +22,8 @@ from storage.tail import end_of
 from storage.types import Value
 from storage.watched import Progress, Watched
 
-PENDING_ROWS = 200
+PENDING_ROWS, LATEST_PENDING_ROWS = 200, 50
+"""Rows that wait for an owner: in one step of a sweep over them, and in a look, which takes those that came last."""
 LIMBO_ROWS = 20_000
 
 
@@ -52,6 +53,8 @@ class Passes:
         """Whether the last step took a snapshot."""
         self.is_passing = False
         """Whether the last step was of a pass, and not of something that is known to be new."""
+        self.is_sweeping = False
+        """Whether it was over rows that wait for an owner."""
         self.count = 0
         """Passes begun so far."""
 
@@ -67,6 +70,7 @@ class Passes:
         self._turns += 1
         watched.turn = self._turns
         self.has_locked = True
+        self.is_sweeping = not watched.tail and watched.sweep is not None
         self.is_passing = not watched.tail and watched.sweep is None
         if watched.tail:
             self._read_tail(watched)
@@ -88,7 +92,11 @@ class Passes:
         return IS_POSSIBLE and self._is_plain and is_pass and not self._still.is_resting()
 
     def _look_at_waiting(self, watched: Watched) -> None:
-        places = Places(locs=set(self.waiting(watched, watched.sweep)))
+        locs = self._state.pending(watched.section, watched.sweep, PENDING_ROWS)
+        watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None
+        if watched.sweep is None and watched.has_to_sweep_again:
+            watched.sweep, watched.has_to_sweep_again = (1 << 63) - 1, False
+        places = Places(locs=set(locs))
         if watched.reader is None or watched.reader.rowid is None or not places.locs:
             return
         try:
@@ -174,8 +182,14 @@ class Passes:
         watched.progress = None
         self._state.clear_homes()
 
-    def waiting(self, watched: Watched, after: int | None) -> list[int]:
-        """The next rows that wait for an owner. Any commit may give them one: a join is not in the row."""
-        locs = self._state.pending(watched.section, after, PENDING_ROWS) if watched.waiting else []
-        watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None
+    def waiting(self, watched: Watched) -> list[int]:
+        """The latest of the rows that wait for an owner; the others are swept over in steps, again and again as long as
+        there are commits. Any commit may give them one: a join is not in the row."""
+        if not watched.has_to_sweep:
+            return []
+        locs = self._state.pending(watched.section, None, LATEST_PENDING_ROWS)
+        if watched.sweep is not None:
+            watched.has_to_sweep_again = True
+        elif len(locs) == LATEST_PENDING_ROWS:
+            watched.sweep = locs[-1]
         return locs

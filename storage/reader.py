@@ -68,6 +68,8 @@ class SectionReader(Whereabouts):
         self._place = [f"{quoted(section.table)}.{name}" for name in names]
         self._select, self._filter = self._statement()
         self._one = f"{self._select} WHERE {self._place[0]} = ? AND {self._filter}"
+        self.reads_others = _reads_others(connection, section.table, f"{self._select} WHERE {self._filter}")
+        """Whether a row may come out otherwise without being written to: another table is asked for its fields."""
 
     def _statement(self) -> tuple[str, str]:
         fields = ", ".join([f"({expression}\n)" for _, expression in self.section.fields] + self._compared_columns())
@@ -292,6 +294,15 @@ def columns_of(connection: sqlite3.Connection, section: Section) -> list[str]:
             "name the table behind it and put the view's expressions into the fields",
         )
     return column_names(connection, section.table)
+
+
+def _reads_others(connection: sqlite3.Connection, table: str, select: str) -> bool:
+    """Whether a statement opens more than the table, or than one index of it (sqlite.org/opcode.html)."""
+    roots = connection.execute("SELECT rootpage FROM sqlite_master WHERE lower(tbl_name) = lower(?)", (table,))
+    own = {root for (root,) in roots.fetchall()}
+    steps = connection.execute(f"EXPLAIN {select}").fetchall()
+    opened = [step[3] for step in steps if step[1] in (b"OpenRead", b"ReopenIdx", b"VOpen")]
+    return len(opened) != 1 or opened[0] not in own
 
 
 def _rowid_alias(connection: sqlite3.Connection, table: str, columns: list[str]) -> str | None:

@@ -281,12 +281,12 @@ class StateFile(FailedRows, Homes, Epochs):
         )
         return int(found.fetchone()[0])
 
-    def pending(self, section: Section, after: int | None, limit: int) -> list[int]:
-        """Rowids of rows that wait for an owner, in order, behind a rowid."""
+    def pending(self, section: Section, below: int | None, limit: int) -> list[int]:
+        """Rowids of rows that wait for an owner, the last one first, below a rowid."""
         found = self._sql.execute(
-            "SELECT DISTINCT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending AND loc > ? "
-            "ORDER BY loc LIMIT ?",
-            (section.number, -(1 << 63) if after is None else after, limit),
+            "SELECT DISTINCT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending AND loc < ? "
+            "ORDER BY loc DESC LIMIT ?",
+            (section.number, (1 << 63) - 1 if below is None else below, limit),
         )
         return [loc for (loc,) in found]
 

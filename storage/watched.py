@@ -58,8 +58,12 @@ class Watched:
     recent: OrderedDict[int, None] = field(default_factory=OrderedDict)
     waiting: int = 0
     """Rows that have no owner yet, or cannot be rendered."""
+    reckoned: int = 0
+    """How many of them came and went since they were counted."""
     sweep: int | None = None
-    """Behind this rowid there are waiting rows that have not been looked at since the last commit."""
+    """Below this rowid there are waiting rows that have not been looked at since a commit that may have helped them."""
+    has_to_sweep_again: bool = False
+    """There was another such commit since that sweep began."""
     has_repeats: bool = False
     """Two rows with one id have been met since the start."""
     newly_broken: dict[bytes, int] = field(default_factory=dict)
@@ -93,7 +97,12 @@ class Watched:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is looked at again with every commit."""
-        return not (self.tail or self.waiting or self.doubtful)
+        return not (self.tail or self.doubtful or self.has_to_sweep)
+
+    @property
+    def has_to_sweep(self) -> bool:
+        """Whether rows wait that a commit may help which does not write to them."""
+        return bool(self.waiting) and self.reader is not None and self.reader.reads_others
 
     @property
     def is_settled(self) -> bool:

@@ -275,7 +275,8 @@ class CaptureWorker:
         took = time.monotonic() - started
         passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
         is_long = any(started - begun > FREE_PASS for begun in passing)
-        pause = took * (1 / self._pace.share - 1) if is_long and self.capture.is_passing else 0.0
+        is_long = self.capture.is_sweeping or (is_long and self.capture.is_passing)
+        pause = took * (1 / self._pace.share - 1) if is_long else 0.0
         if self._flat_out:
             is_rare = self.capture.is_passing and not self.status.wal
             pause = max(pause, self._pause() * (FLAT_OUT_PASS if is_rare else 1))
