@@ -297,9 +297,14 @@ class Capture(Figures):
         reads_tail = hinted is None and self._is_plain and not watched.tail
         if watched.tail or reads_tail:
             places = ahead_of_tail(self._state, watched, places)
-        places.locs.update(self._passes.waiting(watched))
         places.locs.update(watched.doubtful)
+        waiting = set(self._passes.waiting(watched)) - places.locs
+        places.locs.update(waiting)
         reading = self._examiner.read(watched, places)
+        if watched.has_to_sweep and (helped := self._passes.helped(reading)):
+            places.locs.difference_update(waiting - helped)
+            places.locs.update(helped)
+            reading = self._examiner.read(watched, places)
         return self._tails.add(reading, self._passes.snapshot_rows) if reads_tail else reading
 
     def _examined(self, reading: Reading) -> Batch:

@@ -24,6 +24,8 @@ from storage.watched import Progress, Watched
 
 PENDING_ROWS, LATEST_PENDING_ROWS = 200, 50
 """Rows that wait for an owner: in one step of a sweep over them, and in a look, which takes those that came last."""
+HELPED_ROWS = 1000
+"""Rows at most that are read at once because one of their conversation has an owner now."""
 LIMBO_ROWS = 20_000
 
 
@@ -96,12 +98,14 @@ class Passes:
         watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None
         if watched.sweep is None and watched.has_to_sweep_again:
             watched.sweep, watched.has_to_sweep_again = (1 << 63) - 1, False
-        places = Places(locs=set(locs))
-        if watched.reader is None or watched.reader.rowid is None or not places.locs:
+        if watched.reader is None or watched.reader.rowid is None or not locs:
             return
         try:
             with self._legacy.snapshot():
-                batch = self._examiner.places(watched, places)
+                reading = self._examiner.read(watched, Places(locs=set(locs)))
+                if helped := self.helped(reading):
+                    reading = self._examiner.read(watched, Places(locs=helped))
+                batch = self._examiner.examine(reading)
         except sqlite3.Error as error:
             raise self._failed(error) from error
         self._examiner.record([batch])
@@ -193,3 +197,23 @@ class Passes:
         elif len(locs) == LATEST_PENDING_ROWS:
             watched.sweep = locs[-1]
         return locs
+
+    def helped(self, reading: Reading) -> set[int]:
+        """All that wait in the conversations of those that waited and are changed: messages come in their order.
+
+        If that is too much at once it is the first of them, and the sweep goes on.
+        """
+        watched = reading.watched
+        found = self._state.known_at(watched.section, {row.loc for row in reading.chunk.rows})
+        known = {(entry.loc, entry.key): entry for entry in found if entry.pending}
+        places = {
+            entry.place
+            for row in reading.chunk.rows
+            if (entry := known.get((row.loc, row.key))) is not None and entry.digest != row.digest
+        }
+        if not places:
+            return set()
+        locs = self._state.pending_in(watched.section, places, HELPED_ROWS)
+        if len(locs) == HELPED_ROWS:
+            watched.sweep = (1 << 63) - 1
+        return set(locs)

@@ -26,6 +26,7 @@ from storage.lock import FileLock
 from storage.schema import APPLICATION_ID, FORMAT, SCHEMA, migrate
 from storage.transaction import Transaction
 from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, place_of
+from storage.waiting import WaitingRows
 
 _KNOWN = "loc, key, digest, place, pending, id, home"
 _MAGIC = b"SQLite format 3\0"
@@ -43,7 +44,7 @@ def boot_id() -> str | None:
         return None
 
 
-class StateFile(FailedRows, Homes, Epochs):
+class StateFile(FailedRows, WaitingRows, Homes, Epochs):
     """The writing side, used by the capture thread alone. `epoch`, `head` and `pruned` may be read by any thread."""
 
     def __init__(self, path: Path, *, keep_events: int, keep_seconds: float) -> None:
@@ -273,22 +274,6 @@ class StateFile(FailedRows, Homes, Epochs):
             f"CREATE INDEX IF NOT EXISTS seen_key_{section.number:d} ON seen(key) WHERE section = {section.number:d}"
         )
         self._keyed.add(section.number)
-
-    def count_pending(self, section: Section) -> int:
-        """How many rows wait for an owner, or to be mended."""
-        found = self._sql.execute(
-            "SELECT count(*) FROM seen INDEXED BY seen_pending WHERE section = ? AND pending", (section.number,)
-        )
-        return int(found.fetchone()[0])
-
-    def pending(self, section: Section, below: int | None, limit: int) -> list[int]:
-        """Rowids of rows that wait for an owner, the last one first, below a rowid."""
-        found = self._sql.execute(
-            "SELECT DISTINCT loc FROM seen INDEXED BY seen_pending WHERE section = ? AND pending AND loc < ? "
-            "ORDER BY loc DESC LIMIT ?",
-            (section.number, (1 << 63) - 1 if below is None else below, limit),
-        )
-        return [loc for (loc,) in found]
 
     def last_known_loc(self, section: Section) -> int | None:
         """The highest rowid known."""

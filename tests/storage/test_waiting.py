@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from storage.legacy import connect
-from storage.passes import PENDING_ROWS
+from storage.passes import HELPED_ROWS, PENDING_ROWS
 from storage.reader import SectionReader
 from storage.types import Section
 from tests.storage.capture_rig import ENGINES, Rig
@@ -56,6 +56,34 @@ def test_each_waiting_row_has_its_turn_while_commits_go_on(tmp_path: Path, write
         assert rig.capture.waiting_rows == MANY - 3
         rig.settle()
         assert not rig.capture.is_behind
+    finally:
+        rig.stop()
+
+
+@pytest.mark.parametrize("at_once", [HELPED_ROWS, 60])
+def test_a_conversation_that_gets_its_owner_comes_in_order(
+    tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Its rows stand among many others that wait on, and the commit brings one more of its own."""
+    monkeypatch.setattr("storage.passes.HELPED_ROWS", at_once)
+    rig = rig_with(writer, tmp_path / "legacy.db", Schema(joined_owner=True), "'late' || (i % 5)")
+    try:
+        writer.sql(
+            "BEGIN",
+            "INSERT INTO conversations VALUES ('late3', 'w')",
+            f"UPDATE messages SET body = 'y' WHERE id = {3 + 5 * 10}",
+            ROW.format("late3", "NULL"),
+            "COMMIT",
+        )
+        rig.settle()
+        came = [int(key[1]) for key, _ in rig.events()]
+        late = [*range(3, MANY + 1, 5)]
+        assert sorted(came) == [*late, MANY + 1]
+        if at_once == HELPED_ROWS:
+            assert came == [*late, MANY + 1]
+        else:  # more than are read at once: what waited is told in its order
+            assert [number for number in came if number <= MANY] == late
+        assert rig.capture.waiting_rows == MANY - len(late)
     finally:
         rig.stop()
 
