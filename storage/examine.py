@@ -20,7 +20,7 @@ log = logging.getLogger("walcast.capture")
 
 CHUNK_ROWS = 500
 RECKONED = 1000
-"""Waiting rows that may come and go before they are counted again."""
+"""Waiting rows that may come and go before they are counted again, and rows that fail from which on they are not."""
 EXAMINED_ROWS = 100_000
 """More than one page can hold, so that no row of a page is cut off."""
 
@@ -153,7 +153,7 @@ class Examiner:
         bad.update((row.loc, row) for row in chunk.bad)
 
     def _failed_among(self, watched: Watched, locs: Iterable[int]) -> set[int]:
-        return self._state.failures(watched.section, None, None).keys() & locs if watched.failed else set()
+        return self._state.failures_at(watched.section, locs) if watched.failed else set()
 
     def gone(self, watched: Watched, missing: Sequence[Known], *, after_pass: bool = False) -> list[Change]:
         """Known rows that are nowhere in sight: deleted, or put elsewhere by a `REPLACE` that `where` leaves out."""
@@ -317,8 +317,9 @@ class Examiner:
             if watched.failed and section.each is None:  # else another element may fail
                 healed = {o.change.row.loc for w, o in outcomes if w is watched and not o.problem and o.change.row}
             if batch.broken or problems or batch.mended or healed:
-                self._state.set_failures(section, batch.broken | problems, batch.mended | healed)
-                watched.failed = self._state.count_failures(section)
+                more = self._state.set_failures(section, batch.broken | problems, batch.mended | healed)
+                is_many = watched.failed > RECKONED  # to count them takes longer the more there are
+                watched.failed = watched.failed + more if is_many else self._state.count_failures(section)
             if batch.sheltered:
                 self._state.shelter(section, batch.sheltered)
             if batch.is_baseline and watched.baseline != "done":

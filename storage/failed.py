@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from abc import ABC, abstractmethod
@@ -32,6 +33,14 @@ class FailedRows(ABC):
             )
         )
 
+    def failures_at(self, section: Section, locs: Iterable[int]) -> set[int]:
+        """Which of these rows could not be read or rendered."""
+        found = self._sql.execute(
+            "SELECT loc FROM failed WHERE section = ? AND loc IN (SELECT value FROM json_each(?))",
+            (section.number, json.dumps(list(locs))),
+        )
+        return {loc for (loc,) in found}
+
     def shelter(self, section: Section, entries: Iterable[tuple[Known, int]]) -> None:
         """Take known rows to stand each where one cannot be read; they are looked for when that one is mended."""
         entries = list(entries)
@@ -48,11 +57,12 @@ class FailedRows(ABC):
         """How many rows fail now."""
         return int(self._sql.execute("SELECT count(*) FROM failed WHERE section = ?", (section.number,)).fetchone()[0])
 
-    def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> None:
-        """Record rows that fail now and forget those that do not any more."""
+    def set_failures(self, section: Section, broken: dict[int, str], mended: Iterable[int]) -> int:
+        """Record rows that fail now and forget those that do not any more; by how many there are more of them then."""
         mended = list(mended)
         if not broken and not mended:
-            return
+            return 0
+        before = self.failures_at(section, {*broken, *mended})
         now = int(time.time() * 1000)
         self._sql.executemany(
             "DELETE FROM failed WHERE section = ? AND loc = ?", [(section.number, loc) for loc in mended]
@@ -61,3 +71,4 @@ class FailedRows(ABC):
             "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)",
             [(section.number, loc, reason, now) for loc, reason in broken.items()],
         )
+        return len(broken) - len(before)
