@@ -8,8 +8,9 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from handlers.limits import RESERVE
 from tests.e2e.clients import KEY_HEADER, Resuming
-from tests.e2e.harness import Walcast, eventually
+from tests.e2e.harness import SOON, Walcast, eventually
 from tests.e2e.legacy_process import Legacy
 from tests.faults.rig import attached, connected, has_all, linux, write
 
@@ -40,17 +41,34 @@ def limited(*limits: str) -> Sequence[str]:
 @contextmanager
 def crowd(server: Walcast, count: int, buffer: int = 0) -> Iterator[list[socket.socket]]:
     """So many sockets of which nothing is read; whether they are answered is the server's business."""
-    with ExitStack() as stack:
-        sockets = []
-        for _ in range(count):
-            plain = stack.enter_context(socket.socket())
-            if buffer:
-                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-            plain.setblocking(False)
-            with suppress(BlockingIOError):
-                plain.connect(("127.0.0.1", server.port or 0))
-            sockets.append(plain)
+    sockets: list[socket.socket] = []
+    try:
+        sockets.extend(coming(server, buffer) for _ in range(count))
         yield sockets
+    finally:
+        for plain in sockets:
+            plain.close()
+
+
+def coming(server: Walcast, buffer: int = 0) -> socket.socket:
+    """One of them, that connects."""
+    plain = socket.socket()
+    if buffer:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    plain.setblocking(False)
+    with suppress(BlockingIOError):
+        plain.connect(("127.0.0.1", server.port or 0))
+    return plain
+
+
+def was_cut(plain: socket.socket) -> bool:
+    """Whether it was closed without an answer."""
+    try:
+        return not plain.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 async def ask(sockets: Sequence[socket.socket], patience: float = 5) -> list[socket.socket]:
@@ -91,10 +109,18 @@ async def _crowded(folder: Path, journal: str, limit: int, count: int) -> None:
                 writer.open(journal)
                 await _hears_on(writer, client, "reopened")
                 await eventually(lambda: answers(server, "/readyz"), "it answers in spite of them")
-                # A kernel that is short of room lets a connection wait for seconds: they come by and by.
-                while late and server.metric("walcast_connections") < limit - RESERVE:
-                    late = await ask(late)
-                await eventually(lambda: server.metric("walcast_connections") == limit - RESERVE, "it is full")
+                # A kernel that is short of room lets a connection wait for seconds: they come by and by. And on a busy
+                # machine many are cut, since what they asked was not read in time: they come once more.
+                deadline = time.monotonic() + 2 * SOON
+                while taken(server) < limit - RESERVE:
+                    assert time.monotonic() < deadline, "it is never full"
+                    for place, plain in enumerate(sockets):
+                        if was_cut(plain):
+                            plain.close()
+                            sockets[place] = coming(server)
+                            late.append(sockets[place])
+                    late = await ask([plain for plain in late if plain.fileno() >= 0])
+                await eventually(lambda: taken(server) == limit - RESERVE, "it is full, and no more than that")
                 assert server.metric('walcast_closed_total{code="4101"}') > 0
                 assert len(server.log.read_text().splitlines()) < 20
             await eventually(lambda: descriptors(server) <= before, "all are forgotten")
@@ -110,6 +136,13 @@ def answers(server: Walcast, path: str) -> bool:
     return False
 
 
+def taken(server: Walcast) -> float:
+    """How many places are; 0 if it has none for this question."""
+    with suppress(OSError, HTTPException):
+        return server.metric("walcast_connections")
+    return 0
+
+
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 async def test_more_connections_than_descriptors_disturb_nobody_who_is_there(tmp_path: Path, journal: str) -> None:
     """256 descriptors and 1,000 connections: who is in hears on, the others get 4101, and it goes on being asked."""
@@ -117,6 +150,7 @@ async def test_more_connections_than_descriptors_disturb_nobody_who_is_there(tmp
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(300)
 async def test_as_many_connections_as_this_machine_has_descriptors(tmp_path: Path) -> None:
     """20,000 connections, or as many as the test itself may open, against a quarter of them: the
     queue of the socket is short, so not everybody gets as far as asking."""
