@@ -101,18 +101,19 @@ class Examiner:
         """Read and examine the rows that stand, or are known to have stood, in these places. In a snapshot."""
         return self.examine(self.read(watched, places))
 
-    def read(self, watched: Watched, places: Places) -> Reading:
-        """Read the rows that stand in these places. In a snapshot."""
+    def read(self, watched: Watched, places: Places, connection: sqlite3.Connection | None = None) -> Reading:
+        """Read the rows that stand in these places. In a snapshot, or from a connection that shows one commit."""
         if not places.locs and not places.intervals:  # most commits concern one section
             return Reading(watched, NO_ROWS, places)
         if not places.intervals:
-            return Reading(watched, _reader(watched).at(sorted(places.locs)), places)
+            return Reading(watched, _reader(watched, connection).at(sorted(places.locs)), places)
         rows: dict[int, list[Row]] = {}
         bad: dict[int, BadRow] = {}
+        reader = _reader(watched, connection)
         for low, high in places.intervals:
-            self._gather(_reader(watched).between(low, high, EXAMINED_ROWS), rows, bad)
+            self._gather(reader.between(low, high, EXAMINED_ROWS), rows, bad)
         if left := places.locs - rows.keys() - bad.keys():
-            self._gather(_reader(watched).at(sorted(left)), rows, bad)
+            self._gather(reader.at(sorted(left)), rows, bad)
         in_order = [row for loc in sorted(rows) for row in rows[loc]]
         return Reading(watched, Chunk(in_order, [*bad.values()], None), places)
 
@@ -214,8 +215,7 @@ class Examiner:
         connection: sqlite3.Connection | None = None,
     ) -> Reading:
         """Read the next rows after a place. In a snapshot, or from a connection that shows one commit."""
-        reader = _reader(watched) if connection is None else _reader(watched).over(connection)
-        return Reading(watched, reader.chunk(after, rows), Places(), after)
+        return Reading(watched, _reader(watched, connection).chunk(after, rows), Places(), after)
 
     def examine_chunk(self, reading: Reading, *, is_baseline: bool) -> Batch:
         """Compare the rows of a chunk with all that is known from its place to the last of them. Raises Unsettled."""
@@ -387,6 +387,6 @@ def _shelter(batch: Batch, entries: list[Known]) -> None:
     batch.missing = [entry for entry in entries if entry.place not in broken]
 
 
-def _reader(watched: Watched) -> SectionReader:
+def _reader(watched: Watched, connection: sqlite3.Connection | None = None) -> SectionReader:
     assert watched.reader is not None, "a paused section is not examined"
-    return watched.reader
+    return watched.reader if connection is None else watched.reader.over(connection)

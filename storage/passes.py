@@ -90,25 +90,34 @@ class Passes:
     def is_better_put_off(self) -> bool:
         """Whether the next step would not need a lock if it came when the writer rests. In rollback mode."""
         watched = self._next()
-        is_pass = watched is not None and not watched.tail and watched.sweep is None
-        return IS_POSSIBLE and self._is_plain and is_pass and not self._still.is_resting()
+        is_hasty = watched is None or watched.tail
+        return IS_POSSIBLE and self._is_plain and not is_hasty and not self._still.is_resting()
 
     def _look_at_waiting(self, watched: Watched) -> None:
         locs = self._state.pending(watched.section, watched.sweep, PENDING_ROWS)
-        watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None
+        if locs and watched.has_rowids:
+            self._examiner.record([self._examine_waiting(watched, locs)])
+        watched.sweep = locs[-1] if len(locs) == PENDING_ROWS else None  # not before: it may have been locked
         if watched.sweep is None and watched.has_to_sweep_again:
             watched.sweep, watched.has_to_sweep_again = (1 << 63) - 1, False
-        if watched.reader is None or watched.reader.rowid is None or not locs:
-            return
+
+    def _examine_waiting(self, watched: Watched, locs: Sequence[int]) -> Batch:
+        read = partial(self._read_waiting, watched, locs)
+        if self._is_plain and (still := self._still.read(read)) is not None:
+            with suppress(Unsettled), self._examiner.asking_nothing():
+                batch = self._examiner.examine(still)
+                self.has_locked = False
+                return batch
         try:
             with self._legacy.snapshot():
-                reading = self._examiner.read(watched, Places(locs=set(locs)))
-                if helped := self.helped(reading):
-                    reading = self._examiner.read(watched, Places(locs=helped))
-                batch = self._examiner.examine(reading)
+                return self._examiner.examine(read(None))
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        self._examiner.record([batch])
+
+    def _read_waiting(self, watched: Watched, locs: Sequence[int], connection: sqlite3.Connection | None) -> Reading:
+        reading = self._examiner.read(watched, Places(locs=set(locs)), connection)
+        helped = self.helped(reading)
+        return self._examiner.read(watched, Places(locs=helped), connection) if helped else reading
 
     def _read_tail(self, watched: Watched) -> None:
         """Rows behind the last one known: what a writer appends is pushed before any pass comes to it."""
@@ -215,5 +224,5 @@ class Passes:
             return set()
         locs = self._state.pending_in(watched.section, places, HELPED_ROWS)
         if len(locs) == HELPED_ROWS:
-            watched.sweep = (1 << 63) - 1
+            watched.has_to_sweep_again = True
         return set(locs)

@@ -275,14 +275,15 @@ class CaptureWorker:
         took = time.monotonic() - started
         passing = [watched.progress.started for watched in self.capture.watched if watched.progress is not None]
         is_long = any(started - begun > FREE_PASS for begun in passing)
-        is_long = self.capture.is_sweeping or (is_long and self.capture.is_passing)
+        is_sweeping, is_passing = self.capture.is_sweeping, self.capture.is_passing
+        is_long = is_sweeping or (is_long and is_passing)
         pause = took * (1 / self._pace.share - 1) if is_long else 0.0
         if self._flat_out:
-            is_rare = self.capture.is_passing and not self.status.wal
+            is_rare = (is_passing or is_sweeping) and not self.status.wal
             pause = max(pause, self._pause() * (FLAT_OUT_PASS if is_rare else 1))
         elif not self.status.wal and self.capture.has_locked:
             is_busy = time.monotonic() - self._news_at < ROLLBACK_IDLE
-            factor = ROLLBACK_PASS_PAUSE if self.capture.is_passing else ROLLBACK_PAUSE
+            factor = ROLLBACK_PASS_PAUSE if is_passing or is_sweeping else ROLLBACK_PAUSE
             pause = max(pause, self._legacy.held * (factor if is_busy else ROLLBACK_IDLE_PAUSE))
         self._next_step = time.monotonic() + pause
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from storage.legacy import connect
+from storage.legacy import Busy, Version, connect
 from storage.passes import HELPED_ROWS, PENDING_ROWS
 from storage.reader import SectionReader
 from storage.types import Section
@@ -26,11 +26,12 @@ def writer() -> Iterator[Writer]:
         yield process
 
 
-def rig_with(writer: Writer, path: Path, schema: Schema, conversation: str) -> Rig:
+def rig_with(writer: Writer, path: Path, schema: Schema, conversation: str, mode: str = "wal") -> Rig:
     """Many rows that have no owner, each seen when it was written."""
     writer.open(path)
-    writer.sql("PRAGMA journal_mode=wal", *schema.tables(), "INSERT INTO conversations VALUES ('c', 'w')")
+    writer.sql(f"PRAGMA journal_mode={mode}", *schema.tables(), "INSERT INTO conversations VALUES ('c', 'w')")
     rig = Rig(path, schema.sections(), ENGINES["pages"])
+    rig.takes_rest_for_granted = True
     rig.start()
     rig.settle()
     rows = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) "
@@ -41,10 +42,12 @@ def rig_with(writer: Writer, path: Path, schema: Schema, conversation: str) -> R
     return rig
 
 
-def test_each_waiting_row_has_its_turn_while_commits_go_on(tmp_path: Path, writer: Writer) -> None:
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_each_waiting_row_has_its_turn_while_commits_go_on(tmp_path: Path, writer: Writer, mode: str) -> None:
     """Though each commit may help any of them: a sweep goes on where it is, and not from the start."""
-    rig = rig_with(writer, tmp_path / "legacy.db", Schema(joined_owner=True), "'late' || i")
+    rig = rig_with(writer, tmp_path / "legacy.db", Schema(joined_owner=True), "'late' || i", mode)
     try:
+        locked: list[bool] = []
         for place in (MANY // 2, 1, MANY):
             writer.sql(f"INSERT INTO conversations VALUES ('late{place}', 'w')")
             came: list[str] = []
@@ -52,7 +55,9 @@ def test_each_waiting_row_has_its_turn_while_commits_go_on(tmp_path: Path, write
                 writer.sql(ROW.format("c", "NULL"))
                 rig.turn()
                 came += [key[1] for key, _ in rig.events()]
+                locked.append(rig.capture.has_locked)
             assert str(place) in came
+        assert all(locked) is (mode == "wal"), "in rollback mode the writer rests"
         assert rig.capture.waiting_rows == MANY - 3
         rig.settle()
         assert not rig.capture.is_behind
@@ -165,5 +170,32 @@ def test_waiting_rows_are_counted_right_while_they_come_and_go(tmp_path: Path, w
             assert rig.capture.waiting_rows == expected, sql
             assert number > 4 or not counted
         assert counted
+    finally:
+        rig.stop()
+
+
+def test_a_step_that_is_locked_out_is_made_again(
+    tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was to look at is not passed over."""
+    rig = rig_with(writer, tmp_path / "legacy.db", Schema(joined_owner=True), "'late' || i")
+    try:
+        writer.sql("INSERT INTO conversations VALUES ('late800', 'w')")
+        assert rig.capture.look(thorough=False)
+        begin, failed = rig.legacy.begin, list[int]()
+
+        def busy_once() -> Version:
+            if not failed:
+                failed.append(1)
+                raise Busy("locked")
+            return begin()
+
+        monkeypatch.setattr(rig.legacy, "begin", busy_once)
+        for _ in range(3):
+            with suppress(Busy):
+                rig.capture.step()
+        assert failed
+        rig.settle()
+        assert [key[1] for key, _ in rig.events()] == ["800"]
     finally:
         rig.stop()
