@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -32,19 +33,14 @@ TABLE = (
 STAMPS = "SELECT min(stamp), max(stamp), count(*) FROM messages"
 """Each transaction gives all rows one stamp, so two stamps are of no commit."""
 BUSY_WRITER = """
-import random, sqlite3, sys, time
-path, mode, seed = sys.argv[1:]
-dice = random.Random(seed)
+import sqlite3, sys
+path, mode = sys.argv[1:]
 sql = sqlite3.connect(path, isolation_level=None, timeout=20)
 sql.execute("PRAGMA journal_mode=" + mode)
 sql.execute("PRAGMA synchronous=OFF")
 sql.execute("PRAGMA cache_size=10")  # most pages are written long before the commit
-for stamp in range(1, 61):
-    sql.execute("BEGIN IMMEDIATE")
-    sql.execute("UPDATE messages SET stamp = ?", (stamp,))
-    time.sleep(dice.choice((0, 0, 0.05)))
-    sql.execute("COMMIT" if mode == "off" or dice.random() < 0.8 else "ROLLBACK")
-    time.sleep(dice.choice((0, 0.01, 0.03, 0.06)))
+for line in sys.stdin:
+    sql.execute(line)
 print(sql.execute("SELECT max(stamp) FROM messages").fetchone()[0])
 """
 HALF_WAY = """
@@ -116,26 +112,52 @@ def half_way(path: Path, mode: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("mode", ["delete", "truncate", "persist", "memory", "off"])
-def test_what_counts_is_of_one_commit(stage: Stage, mode: str) -> None:
-    """While another process writes, rests in the middle of transactions, and takes some of them back."""
-    counted, refused, last = 0, 0, 0
-    command = [sys.executable, "-c", BUSY_WRITER, str(stage.path), mode, mode]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        while writer.poll() is None:
-            if (found := stage.still.read(stamps)) is None:
-                refused += 1
+class Tally:
+    """Reads without a lock, and what came of them."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.counted = self.refused = self._last = 0
+
+    def read(self, times: int) -> None:
+        """So many; each that counts is of one commit, and of none before that of the last."""
+        for _ in range(times):
+            if (found := self._stage.still.read(stamps)) is None:
+                self.refused += 1
                 continue
             low, high, count = found
             assert (low, count) == (high, ROWS)
-            assert low >= last
-            last, counted = low, counted + 1
+            assert low >= self._last
+            self._last = low
+            self.counted += 1
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist", "memory", "off"])
+def test_what_counts_is_of_one_commit(stage: Stage, mode: str) -> None:
+    """While another process writes, rests in the middle of transactions, and takes some of them back.
+
+    It is told what to do and not waited for, so that it does it at any moment of a read.
+    """
+    dice, tally = random.Random(mode), Tally(stage)
+    command = [sys.executable, "-c", BUSY_WRITER, str(stage.path), mode]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin is not None
         assert writer.stdout is not None
+        for stamp in range(1, 61):
+            writer.stdin.write(f"BEGIN IMMEDIATE\nUPDATE messages SET stamp = {stamp}\n")
+            writer.stdin.flush()
+            tally.read(dice.choice((0, 20, 2000)))  # the last is longer than a file has to have rested
+            writer.stdin.write("COMMIT\n" if mode == "off" or dice.random() < 0.8 else "ROLLBACK\n")
+            writer.stdin.flush()
+            if dice.random() < 0.5:
+                stage.rest()
+            tally.read(dice.choice((0, 20, 100)))
+        writer.stdin.close()
         final = int(writer.stdout.read())
     stage.rest()
     assert stage.still.read(stamps) == (final, final, ROWS)
-    assert counted
-    assert refused
+    assert tally.counted
+    assert tally.refused
 
 
 def test_a_commit_in_the_middle_of_it_makes_it_void(stage: Stage) -> None:
