@@ -34,8 +34,9 @@ FLAT_OUT_RATE, FLAT_OUT_ROLLBACK_RATE = 1000, 200
 more room and its events come in batches, since each of our looks and each file event slows it down a little."""
 FLAT_OUT_WAIT, FLAT_OUT_SHARE, BEYOND_SHARE = 0.003, 0.2, 0.05
 """Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
-BEYOND_RATE = 8000
-"""Commits a second (1/s) that cannot be kept up with: then the smaller share is no loss."""
+BEYOND_RATE, BEYOND_LOAD = 8000, 0.2
+"""Commits a second (1/s) that cannot be kept up with: then the smaller share is no loss. Nor is it one that the thread
+works for this share of the time: where processors share a core or a host, its work costs the writer a tenth of it."""
 FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1, 0.2)
 """Seconds between looks in rollback mode then, ever longer: a commit that meets one waits for a millisecond or more."""
 IMPATIENT, LONG_COMMIT = 3, 0.2
@@ -87,7 +88,7 @@ class CaptureWorker:
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
         self._tries = self._early = self._writing = self._flat_out = 0
-        self._share = FLAT_OUT_SHARE
+        self._is_beyond = False
         self._busy_since: float | None = None
         self._kept_out_since: float | None = None
         self._began = time.monotonic()
@@ -172,6 +173,7 @@ class CaptureWorker:
             return WRITING
         if (pause := self._next_look - time.monotonic()) > 0:
             time.sleep(pause)  # deaf to file events, each of which would wake us for nothing
+        began = time.monotonic()
         # Between the hints and the poll, only what can be seen without a lock is asked.
         thorough = not hinted and not self._flat_out and self._early >= len(EARLY)
         was_flat_out = self._flat_out
@@ -183,6 +185,9 @@ class CaptureWorker:
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
         self._report()
+        if self._is_beyond:
+            now = time.monotonic()
+            self._next_look = max(self._next_look, now + min((now - began) * (1 / BEYOND_LOAD - 1), LONGEST_PAUSE))
         # An event that was read together with the last one may be of a commit that cannot be seen yet.
         self._early = 0 if (hinted or was_flat_out) and not news else AFTER_NEWS if news else self._early + 1
         return self._delay()
@@ -199,8 +204,8 @@ class CaptureWorker:
         now, is_wal = time.monotonic(), self._legacy.is_wal()
         is_flat_out = news and self._is_flat_out(self.capture.commits, now, is_wal=is_wal)
         # Not at the first look: a handful of commits in the same instant is no writer that goes on like that.
-        is_beyond = self._flat_out and self.capture.commits > BEYOND_RATE * self._since(now)
-        self._share = BEYOND_SHARE if is_beyond else FLAT_OUT_SHARE
+        is_going_on = is_flat_out and self._flat_out > 0
+        self._is_beyond = is_going_on and self.capture.commits > BEYOND_RATE * self._since(now)
         self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
         self.status.wal, self._news_at = is_wal, now if news else self._news_at
         self.capture.locked_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS
@@ -235,7 +240,7 @@ class CaptureWorker:
         """Seconds to leave to the writer after a look."""
         held = self._legacy.held
         if self._flat_out and self.status.wal:
-            return max(FLAT_OUT_WAIT, held * (1 / self._share - 1))
+            return max(FLAT_OUT_WAIT, held * (1 / (BEYOND_SHARE if self._is_beyond else FLAT_OUT_SHARE) - 1))
         if self._flat_out:
             return max(held * ROLLBACK_PAUSE, FLAT_OUT_PAUSES[min(self._flat_out, len(FLAT_OUT_PAUSES)) - 1])
         return 0.0 if self.status.wal else held * ROLLBACK_PAUSE

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from storage import worker as worker_module
 from storage.hints import PageHints
 from storage.legacy import Busy
 from tests.storage.test_capture import TEXT, Stage, message
@@ -52,9 +54,8 @@ def test_a_writer_that_never_rests_is_left_alone_and_loses_nothing(path: Path, m
         bench.until_pushed(*expected, "last")
 
 
-def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """In WAL mode, from the second such look on, and for as long as it is that fast."""
-    bench = Bench(path)
     worker = bench.worker
     monkeypatch.setattr(bench.legacy, "is_wal", lambda: True)
     for rate, share in ((20_000, 0.2), (20_000, 0.05), (2000, 0.2), (20_000, 0.05)):
@@ -64,8 +65,49 @@ def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(path: Path, monk
         worker._note_mode(news=True)
         assert worker._flat_out
         assert worker._pause() == pytest.approx(0.01 / share - 0.01)
-    bench.state.close()
-    bench.waker.close()
+
+
+@pytest.mark.parametrize(("rate", "most"), [(20_000, 0.21), (2000, 1.0)])
+def test_whoever_cannot_keep_up_does_not_keep_a_processor_busy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, rate: int, most: float
+) -> None:
+    """From the second look on. A writer that can be kept up with is followed as fast as it goes."""
+    worker, clock = bench.worker, Clock()
+    monkeypatch.setattr(worker_module, "time", clock)
+    monkeypatch.setattr(bench.legacy, "is_wal", lambda: True)
+    monkeypatch.setattr(bench.capture, "is_attached", True)
+    monkeypatch.setattr(type(bench.capture), "is_behind", True)
+
+    def work(**_: bool) -> bool:
+        clock.worked += 0.01
+        monkeypatch.setattr(type(bench.capture), "commits", int(rate * worker._since(clock.monotonic())))
+        return True
+
+    monkeypatch.setattr(bench.capture, "look", work)
+    monkeypatch.setattr(bench.capture, "step", work)
+    worker._news_at = clock.monotonic() - 0.01
+    worker._turn(hinted=True)
+    worker._turn(hinted=False)
+    assert worker._flat_out
+    clock.worked = clock.slept = 0.0
+    for _ in range(50):
+        clock.sleep(worker._turn(hinted=False))
+    assert clock.worked >= 0.5, "a test that never looks proves nothing"
+    share = clock.worked / (clock.worked + clock.slept)
+    assert most / 3 < share <= most
+
+
+class Clock:
+    """Time that goes on by what is done in it, and not by itself."""
+
+    def __init__(self) -> None:
+        self.worked = self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.worked + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
 
 
 def test_commits_are_counted_though_there_is_no_getting_in(tmp_path: Path) -> None:
@@ -92,6 +134,15 @@ CREATE = """
 import sqlite3, sys
 sqlite3.connect(sys.argv[1], isolation_level=None).executescript(sys.argv[2])
 """
+
+
+@pytest.fixture
+def bench(path: Path) -> Iterator[Bench]:
+    """One whose worker does not run: its turns are the test's."""
+    bench = Bench(path)
+    yield bench
+    bench.state.close()
+    bench.waker.close()
 
 
 @pytest.fixture
