@@ -34,9 +34,11 @@ FLAT_OUT_RATE, FLAT_OUT_ROLLBACK_RATE = 1000, 200
 more room and its events come in batches, since each of our looks and each file event slows it down a little."""
 FLAT_OUT_WAIT, FLAT_OUT_SHARE, BEYOND_SHARE = 0.003, 0.2, 0.05
 """Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
-BEYOND_RATE, BEYOND_LOAD = 8000, 0.2
-"""Commits a second (1/s) that cannot be kept up with: then the smaller share is no loss. Nor is it one that the thread
-works for this share of the time: where processors share a core or a host, its work costs the writer a tenth of it."""
+BEYOND_RATE = 8000
+"""Commits a second (1/s) that can hardly be kept up with: then the smaller share is no loss."""
+LEFT_BEHIND, LEFT_LOAD = 0.5, 0.2
+"""Seconds for which each look has found more than it could read: then it is no loss either if the thread works for such
+a share of the time. Where processors share a core or a host, its work costs the writer a tenth of it."""
 FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1, 0.2)
 """Seconds between looks in rollback mode then, ever longer: a commit that meets one waits for a millisecond or more."""
 IMPATIENT, LONG_COMMIT = 3, 0.2
@@ -89,6 +91,7 @@ class CaptureWorker:
         self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
         self._tries = self._early = self._writing = self._flat_out = 0
         self._is_beyond = False
+        self._left_at: float | None = None
         self._busy_since: float | None = None
         self._kept_out_since: float | None = None
         self._began = time.monotonic()
@@ -185,9 +188,9 @@ class CaptureWorker:
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
         self._report()
-        if self._is_beyond:
-            now = time.monotonic()
-            self._next_look = max(self._next_look, now + min((now - began) * (1 / BEYOND_LOAD - 1), LONGEST_PAUSE))
+        now = time.monotonic()
+        if self._left_at is not None and now - self._left_at > LEFT_BEHIND:
+            self._next_look = max(self._next_look, now + min((now - began) * (1 / LEFT_LOAD - 1), LONGEST_PAUSE))
         # An event that was read together with the last one may be of a commit that cannot be seen yet.
         self._early = 0 if (hinted or was_flat_out) and not news else AFTER_NEWS if news else self._early + 1
         return self._delay()
@@ -206,6 +209,8 @@ class CaptureWorker:
         # Not at the first look: a handful of commits in the same instant is no writer that goes on like that.
         is_going_on = is_flat_out and self._flat_out > 0
         self._is_beyond = is_going_on and self.capture.commits > BEYOND_RATE * self._since(now)
+        is_left = self._is_beyond and any(watched.tail for watched in self.capture.watched)
+        self._left_at = (self._left_at or now) if is_left else None
         self._note_flat_out(self._flat_out + 1 if is_flat_out else 0)
         self.status.wal, self._news_at = is_wal, now if news else self._news_at
         self.capture.locked_rows = CHUNK_ROWS if is_wal or is_flat_out else ROLLBACK_CHUNK_ROWS

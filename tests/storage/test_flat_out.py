@@ -67,11 +67,15 @@ def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(bench: Bench, mo
         assert worker._pause() == pytest.approx(0.01 / share - 0.01)
 
 
-@pytest.mark.parametrize(("rate", "most"), [(20_000, 0.21), (2000, 1.0)])
+@pytest.mark.parametrize(
+    ("rate", "has_more", "most"),
+    [(20_000, True, 0.21), (20_000, False, 1.0), (2000, True, 1.0)],
+    ids=["left behind", "keeping up", "slower"],
+)
 def test_whoever_cannot_keep_up_does_not_keep_a_processor_busy(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, rate: int, most: float
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, rate: int, has_more: bool, most: float
 ) -> None:
-    """From the second look on. A writer that can be kept up with is followed as fast as it goes."""
+    """Once it has been more than a chunk behind for half a second; else the writer is followed as fast as it goes."""
     worker, clock = bench.worker, Clock()
     monkeypatch.setattr(worker_module, "time", clock)
     monkeypatch.setattr(bench.legacy, "is_wal", lambda: True)
@@ -86,8 +90,10 @@ def test_whoever_cannot_keep_up_does_not_keep_a_processor_busy(
     monkeypatch.setattr(bench.capture, "look", work)
     monkeypatch.setattr(bench.capture, "step", work)
     worker._news_at = clock.monotonic() - 0.01
+    bench.capture.watched[0].tail = has_more
     worker._turn(hinted=True)
-    worker._turn(hinted=False)
+    while clock.worked + clock.slept < 0.6:
+        clock.sleep(worker._turn(hinted=False))
     assert worker._flat_out
     clock.worked = clock.slept = 0.0
     for _ in range(50):
