@@ -42,6 +42,10 @@ class Figures:
         """Follow each commit again. From the capture's thread, as `pause`."""
         self._hints.resume()
 
+    def spare_disk(self, *, is_on: bool) -> None:
+        """Whether to sync our own file as seldom as can be. From the capture's thread."""
+        self._state.spare_disk(is_on=is_on)
+
     @property
     def records(self) -> int:
         """How often something was written to the state file."""

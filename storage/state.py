@@ -31,6 +31,9 @@ from storage.waiting import WaitingRows
 _KNOWN = "loc, key, digest, place, pending, id, home"
 _MAGIC = b"SQLite format 3\0"
 _DISK_FAILS = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR
+CHECKPOINT, RARE_CHECKPOINT = 4000, 16_000
+"""Pages in our log when they are put into the file; the second beside a writer that never rests. Keys have no order,
+so each commit writes to pages that others wrote to, and each of those is then synced once, on the writer's disk."""
 PRUNE_STEP = 256
 """At most so many events leave the log per transaction, so that pruning never delays a look; or twice as many as come
 with it, so that big commits do not outrun it."""
@@ -114,7 +117,8 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
             sql.execute(f"PRAGMA application_id={APPLICATION_ID}")
             sql.execute(f"PRAGMA user_version={FORMAT}")
         sql.execute("PRAGMA journal_mode=WAL")
-        sql.execute("PRAGMA wal_autocheckpoint=4000")
+        self.spare_disk(is_on=False)
+        sql.execute(f"PRAGMA journal_size_limit={CHECKPOINT * 4120}")  # what the rare ones made larger is cut again
         sql.execute("PRAGMA cache_size=-8000")
         sql.executescript(SCHEMA)
         boot = boot_id()
@@ -154,6 +158,10 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
         """Do in vain what the next look begins with: after a rest the first time is slow, and now nobody waits."""
         with suppress(sqlite3.Error), self.transaction():
             self.find(section, b"")
+
+    def spare_disk(self, *, is_on: bool) -> None:
+        """Whether to sync as seldom as can be, with a log of up to 66 MB. Nothing is safer or less safe for it."""
+        self._sql.execute(f"PRAGMA wal_autocheckpoint={RARE_CHECKPOINT if is_on else CHECKPOINT}")
 
     def _undo(self) -> None:
         self.epoch, self.head, self.pruned, self._is_noted = self._before

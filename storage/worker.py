@@ -36,7 +36,7 @@ FLAT_OUT_WAIT, FLAT_OUT_SHARE, BEYOND_SHARE = 0.003, 0.2, 0.05
 """Seconds between looks in WAL mode then, and the share of the time for which a snapshot may be held."""
 BEYOND_RATE = 8000
 """Commits a second (1/s) that can hardly be kept up with: then the smaller share is no loss."""
-LEFT_BEHIND, LEFT_LOAD = 0.5, 0.2
+LEFT_BEHIND, LEFT_LOAD = 0.05, 0.2
 """Seconds for which each look has found more than it could read: then it is no loss either if the thread works for such
 a share of the time. Where processors share a core or a host, its work costs the writer a tenth of it."""
 FLAT_OUT_PAUSES = (0.0125, 0.025, 0.05, 0.1, 0.2)
@@ -231,10 +231,12 @@ class CaptureWorker:
         """How many looks in a row have met a writer that never rests. While that is so, no file event is asked for."""
         if looks and not self._flat_out:
             self._waker.deafen()
+            self.capture.spare_disk(is_on=True)
         elif self._flat_out and not looks:
             self._waker.rewatch()
             self._waker.has_moved = True
             self.capture.resume()
+            self.capture.spare_disk(is_on=False)
         if looks >= FLAT_OUT_UNCAUGHT and not self.status.wal:
             self.capture.pause()
         has_begun, self._flat_out = looks and not self._flat_out, looks

@@ -9,9 +9,9 @@ import pytest
 from storage import state
 from storage.errors import StateUnusable
 from storage.schema import APPLICATION_ID, FORMAT
-from storage.state import StateFile
+from storage.state import CHECKPOINT, RARE_CHECKPOINT, StateFile
 from storage.transaction import Transaction
-from storage.types import Section
+from storage.types import Outcome, Section
 from tests.storage.state_rig import OTHER_FIELD, OTHER_ID, SECTION, kill, log, opened, outcome, rows
 
 
@@ -112,6 +112,34 @@ def test_warming_up_changes_nothing_and_its_failure_is_nobodys(path: Path, state
         assert everything(file) == before
         log(file, 5, 5, "A")
         assert file.head == 5
+
+
+def test_beside_a_writer_that_never_rests_the_file_is_synced_rarely_and_then_as_always(path: Path) -> None:
+    """Its log grows meanwhile, by no more than is said, and is cut to what it was as soon as that is over."""
+    wal = path.with_name(f"{path.name}-wal")
+    ordinary = 4120 * CHECKPOINT + 5_000_000  # a commit of the test has a megabyte
+    with opened(path) as file:
+
+        def megabytes(first: int, last: int) -> int:
+            for loc in range(first, last + 1):
+                with file.transaction():
+                    file.record([large(loc)])
+            return wal.stat().st_size
+
+        assert megabytes(1, 40) < ordinary
+        file.spare_disk(is_on=True)
+        assert megabytes(41, 85) > 40_000_000
+        assert megabytes(86, 140) < 4120 * RARE_CHECKPOINT + 5_000_000
+        megabytes(141, 180)
+        file.spare_disk(is_on=False)
+        assert megabytes(181, 200) < ordinary
+    assert rows(path, "SELECT count(*), sum(length(body)) FROM events") == [(200, 200_000_000)]
+
+
+def large(loc: int) -> Outcome:
+    done = outcome(loc, "W")
+    assert done.draft is not None
+    return done._replace(draft=done.draft._replace(body=bytes(1_000_000)))
 
 
 def everything(file: StateFile) -> tuple[object, ...]:
