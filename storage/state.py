@@ -161,7 +161,8 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
 
     def spare_disk(self, *, is_on: bool) -> None:
         """Whether to sync as seldom as can be, with a log of up to 66 MB. Nothing is safer or less safe for it."""
-        self._sql.execute(f"PRAGMA wal_autocheckpoint={RARE_CHECKPOINT if is_on else CHECKPOINT}")
+        with suppress(sqlite3.Error):  # a file that fails says so when it is written to
+            self._sql.execute(f"PRAGMA wal_autocheckpoint={RARE_CHECKPOINT if is_on else CHECKPOINT}")
 
     def _undo(self) -> None:
         self.epoch, self.head, self.pruned, self._is_noted = self._before

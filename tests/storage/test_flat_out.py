@@ -75,7 +75,7 @@ def test_a_writer_that_cannot_be_kept_up_with_is_left_more_time(bench: Bench, mo
 def test_whoever_cannot_keep_up_does_not_keep_a_processor_busy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, rate: int, has_more: bool, most: float
 ) -> None:
-    """Once it has been more than a chunk behind for half a second; else the writer is followed as fast as it goes."""
+    """Once it has been more than a chunk behind for some looks; else the writer is followed as fast as it goes."""
     worker, clock = bench.worker, Clock()
     monkeypatch.setattr(worker_module, "time", clock)
     monkeypatch.setattr(bench.legacy, "is_wal", lambda: True)
