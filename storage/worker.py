@@ -188,8 +188,7 @@ class CaptureWorker:
         if self.capture.is_behind and time.monotonic() >= self._next_step:
             self._step()
         self._report()
-        now = time.monotonic()
-        if self._left_at is not None and now - self._left_at > LEFT_BEHIND:
+        if self._left_at is not None and (now := time.monotonic()) - self._left_at > LEFT_BEHIND:
             self._next_look = max(self._next_look, now + min((now - began) * (1 / LEFT_LOAD - 1), LONGEST_PAUSE))
         # An event that was read together with the last one may be of a commit that cannot be seen yet.
         self._early = 0 if (hinted or was_flat_out) and not news else AFTER_NEWS if news else self._early + 1

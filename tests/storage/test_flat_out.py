@@ -11,6 +11,7 @@ import pytest
 from storage import worker as worker_module
 from storage.hints import PageHints
 from storage.legacy import Busy
+from storage.state import CHECKPOINT, RARE_CHECKPOINT
 from tests.storage.test_capture import TEXT, Stage, message
 from tests.storage.test_worker import SCHEMA, Bench, running
 
@@ -101,6 +102,16 @@ def test_whoever_cannot_keep_up_does_not_keep_a_processor_busy(
     assert clock.worked >= 0.5, "a test that never looks proves nothing"
     share = clock.worked / (clock.worked + clock.slept)
     assert most / 3 < share <= most
+
+
+def test_beside_a_writer_that_never_rests_the_state_file_is_synced_rarely_for_as_long(bench: Bench) -> None:
+    def pages() -> int:
+        return int(bench.state._sql.execute("PRAGMA wal_autocheckpoint").fetchone()[0])
+
+    assert pages() == CHECKPOINT
+    for looks, expected in ((1, RARE_CHECKPOINT), (2, RARE_CHECKPOINT), (0, CHECKPOINT), (0, CHECKPOINT)):
+        bench.worker._note_flat_out(looks)
+        assert pages() == expected
 
 
 class Clock:
