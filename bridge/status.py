@@ -20,6 +20,7 @@ class Snapshot:
     phase: str
     mode: str
     behind_seconds: float
+    """0 means that no commit waits that we know of."""
     beat_seconds: float
     failed_rows: int
     waiting_rows: int
@@ -80,7 +81,8 @@ class WorkerStatus:
 
 def _behind(status: Status, now: float) -> float:
     """Seconds by which an event may be late that is pushed next: commits may wait since the pass or look began."""
-    since = [begun for begun in (status.behind_since, status.turn_since) if begun is not None]
+    # The turn first: at its end it is noted what it leaves behind, and only then that it is over.
+    since = [begun for begun in (status.turn_since, status.behind_since) if begun is not None]
     return max(0.0, now - min(since)) if since else 0.0
 
 

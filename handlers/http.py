@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from aiohttp import web
 
@@ -59,7 +60,7 @@ async def websocket_info(request: web.Request) -> web.Response:
             "heartbeat_seconds": settings.heartbeat,
             "capture": {
                 "mode": status.mode,
-                "lag_ms": round(status.behind_seconds * 1000),
+                "lag_ms": math.ceil(status.behind_seconds * 1000),
                 "streams": list(status.sections),
             },
             "extensions": {
@@ -106,7 +107,7 @@ async def readyz(request: web.Request) -> web.Response:
     body = {
         "status": "ready",
         "capture": status.mode,
-        "lag_ms": round(status.behind_seconds * 1000),
+        "lag_ms": math.ceil(status.behind_seconds * 1000),
         "failed_rows": status.failed_rows,
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})

@@ -129,6 +129,7 @@ class CaptureWorker:
             while not self._stopping:
                 self.status.beat = self.status.turn_since = time.monotonic()
                 delay = self._guarded_turn(hinted)
+                self.status.behind_since = self.capture.behind_since
                 self.status.turn_since = None
                 hinted = self._sleep(delay)
         except BaseException as error:
@@ -315,7 +316,6 @@ class CaptureWorker:
 
     def _report(self) -> None:
         capture, status = self.capture, self.status
-        status.behind_since = capture.behind_since
         if self._is_state_failing():
             return
         if capture.misfits:

@@ -27,6 +27,8 @@ MAY_BLOCK: tuple[tuple[str, str, str], ...] = ()
 # What ends on its own gets this long, in seconds, before it counts as left behind.
 GRACE = 2.0
 
+pytest.register_assert_rewrite("tests.e2e.storms", "tests.e2e.clients", "tests.e2e.harness")
+
 settings.register_profile("ci", derandomize=False, print_blob=True, deadline=None)
 settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -126,6 +126,12 @@ class Walcast:
         await eventually(lambda: self.get("/readyz").status == 200, "ready")
         return self
 
+    async def caught_up(self) -> Walcast:
+        """Wait until no commit that it knows of waits to be looked for: it is ready with a pass still to come, too."""
+        await self.ready()
+        await eventually(lambda: self.get("/readyz").json.get("lag_ms") == 0, "caught up")
+        return self
+
     @property
     def said(self) -> str:
         """What it logged so far."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.e2e.clients import Resuming, subject_of, text_of
@@ -45,21 +46,32 @@ artifacts       = "artifacts"
 owner           = "(SELECT owner FROM conversations c WHERE c.id = tasks.conversation_id)"
 """
 
+@contextmanager
+def seeded() -> Iterator[int]:
+    """A seed of this run, which its failure names."""
+    seed = random.SystemRandom().randrange(1 << 30)
+    try:
+        yield seed
+    except BaseException as failure:
+        failure.add_note(f"seed {seed}")
+        raise
+
+
 async def settled(server: Walcast, writer: Legacy, clients: Sequence[Resuming]) -> None:
     """Everything that was written has been seen and sent, if it ever will be.
 
     A message that is seen shows that the commits before it were looked at; what those looks left to a pass over the
-    tables, as is right when a journal was missed, is through when the server is ready again; and a second message
-    comes behind that.
+    tables, as is right when a journal was missed, is through when the server is no longer behind, which is more than to
+    be ready; and a second message comes behind that.
     """
-    await server.ready()
+    await server.caught_up()
     for number in (1_000_001, 2_000_001):
         for owner in range(len(OWNERS)):
             statement = "INSERT INTO messages VALUES (?, ?, 'user', ?)"
             writer.commit((statement, (number + owner, f"c{owner}", f"[{number + owner}]")))
         for client in clients:
             await client.saw(str(number + OWNERS.index(client.owner)))
-        await server.ready()
+        await server.caught_up()
 
 
 def compare(database: Path, client: Resuming) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.clients import Resuming, aiohttp_link, websockets_link
 from tests.e2e.harness import SOON, Walcast
 from tests.e2e.legacy_process import legacy, storm
-from tests.e2e.storms import MAPPING, OWNERS, SCHEMA, compare, settled
+from tests.e2e.storms import MAPPING, OWNERS, SCHEMA, compare, seeded, settled
 
 
 async def _strike(server: Walcast, client: Resuming, chance: random.Random) -> None:
@@ -62,7 +62,8 @@ async def _survive(folder: Path, journal: str, kills: int, seed: int) -> None:
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 async def test_killing_the_bridge_at_random_instants_loses_and_repeats_nothing(tmp_path: Path, journal: str) -> None:
     """Eight kills while a writer writes on; the clients' lists equal the database."""
-    await _survive(tmp_path, journal, kills=8, seed=random.SystemRandom().randrange(1 << 30))
+    with seeded() as seed:
+        await _survive(tmp_path, journal, kills=8, seed=seed)
 
 
 @pytest.mark.heavy
@@ -70,4 +71,5 @@ async def test_killing_the_bridge_at_random_instants_loses_and_repeats_nothing(t
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 async def test_killing_the_bridge_a_hundred_times_loses_and_repeats_nothing(tmp_path: Path, journal: str) -> None:
     """The same, long enough to strike the rare instants."""
-    await _survive(tmp_path, journal, kills=100, seed=random.SystemRandom().randrange(1 << 30))
+    with seeded() as seed:
+        await _survive(tmp_path, journal, kills=100, seed=seed)

@@ -14,7 +14,7 @@ from tests.e2e.clients import Resuming, aiohttp_link, websockets_link
 from tests.e2e.harness import Walcast
 from tests.e2e.legacy_process import legacy, storm
 from tests.e2e.proxy import CuttingProxy
-from tests.e2e.storms import MAPPING, OWNERS, SCHEMA, compare, settled
+from tests.e2e.storms import MAPPING, OWNERS, SCHEMA, compare, seeded, settled
 
 RATE = 80
 MOST_BYTES = 40_000
@@ -59,8 +59,7 @@ class Scene:
         self._storm.close()
 
 
-async def _survive(folder: Path, journal: str, strikes: int, *, writer: bool, server: bool) -> None:
-    seed = random.SystemRandom().randrange(1 << 30)
+async def _survive(folder: Path, journal: str, strikes: int, seed: int, *, writer: bool, server: bool) -> None:
     async with AsyncExitStack() as stack:
         scene = Scene(folder, seed)
         backend = stack.enter_context(legacy(scene.database, SCHEMA, journal))
@@ -91,7 +90,8 @@ JOURNALS = pytest.mark.parametrize("journal", ["WAL", "DELETE"])
 @JOURNALS
 async def test_cuts_at_random_instants_lose_and_repeat_nothing(tmp_path: Path, journal: str) -> None:
     """Connections are cut all the time, in the middle of frames and of replays; now and then all others die."""
-    await _survive(tmp_path, journal, 3, writer=True, server=True)
+    with seeded() as seed:
+        await _survive(tmp_path, journal, 3, seed, writer=True, server=True)
 
 
 @pytest.mark.heavy
@@ -102,4 +102,5 @@ async def test_hundreds_of_cuts_lose_and_repeat_nothing(
     tmp_path: Path, journal: str, *, writer: bool, server: bool
 ) -> None:
     """The same, long enough to strike the rare instants."""
-    await _survive(tmp_path, journal, 60 if server else 200, writer=writer, server=server)
+    with seeded() as seed:
+        await _survive(tmp_path, journal, 60 if server else 200, seed, writer=writer, server=server)

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from aiohttp import ClientResponse, web
 
 from bridge.protocol import Close
 from handlers.problems import Problem
+from storage.capture import Capture
 from tests.handlers.service import Service, eventually
 
 Serve = Callable[..., Awaitable[Service]]
@@ -156,19 +158,28 @@ async def test_readiness_is_freshness(serve: Serve, database: sqlite3.Connection
     assert (await service.client.get("/healthz")).status == 200
 
 
-async def test_a_bridge_that_is_too_far_behind_is_not_ready(serve: Serve) -> None:
+async def test_a_bridge_that_is_too_far_behind_is_not_ready(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it pushes is old then, though everything works; it is ready again when it has caught up."""
-    service = await serve(max_behind_seconds=0.05)
-    worker, status = service.bridge.worker, service.bridge.worker.status
-    worker._report = lambda: None  # type: ignore[method-assign]  # nobody says otherwise meanwhile
-    await eventually(lambda: status.phase == "live")
-    status.behind_since = time.monotonic() - 1
-    answer = await service.client.get("/readyz")
-    assert answer.status == 503
-    assert "still being looked for" in (await problem(answer))["detail"]
-    status.behind_since = None
+    service = await serve(max_behind_seconds=0.05, poll_interval=0.01)
+    await eventually(lambda: service.bridge.worker.status.phase == "live")
+    since = time.monotonic() - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Capture, "behind_since", since)
+        await eventually(lambda: service.bridge.worker.status.behind_since == since)
+        answer = await service.client.get("/readyz")
+        assert answer.status == 503
+        assert "still being looked for" in (await problem(answer))["detail"]
     await eventually(lambda: service.bridge.status.snapshot().is_ready)
     assert (await service.client.get("/readyz")).status == 200
+
+
+async def test_a_lag_of_less_than_a_millisecond_is_not_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 says that nothing waits, which is what a script waits for before it compares."""
+    service = await serve()
+    now = service.bridge.status.snapshot()
+    monkeypatch.setattr(service.bridge.status, "snapshot", lambda: replace(now, behind_seconds=0.0001))
+    assert (await (await service.client.get("/readyz")).json())["lag_ms"] == 1
+    assert (await (await service.client.get("/api/websocket-info")).json())["capture"]["lag_ms"] == 1
 
 
 async def test_a_watcher_that_hangs_is_not_ready(serve: Serve) -> None:

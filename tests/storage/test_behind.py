@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.legacy import Busy
 from tests.storage.capture_rig import ENGINES, Rig
 from tests.storage.legacy_writer import writer_process
 from tests.storage.oracle import Schema
@@ -69,3 +70,26 @@ def test_a_bridge_is_live_when_it_has_seen_what_was_there(tmp_path: Path) -> Non
         now = time.monotonic()
         bench.until(lambda: (bench.worker.status.behind_since or 0) > now)
         assert bench.worker.settled(20)
+
+
+def test_what_a_refused_step_leaves_is_said(tmp_path: Path) -> None:
+    """The writer is in the way of a pass: it is still to come, and the bridge behind until then."""
+    path = tmp_path / "legacy.db"
+    with sqlite3.connect(path, isolation_level=None) as writer:
+        writer.executescript(SCHEMA)
+        say(writer, "old")
+    writer.close()
+    bench = Bench(path)
+    step, is_refused = bench.capture.step, True
+
+    def refused() -> bool:
+        if is_refused:
+            raise Busy("the writer holds a lock", "it is tried again")
+        return step()
+
+    bench.capture.step = refused  # type: ignore[method-assign]
+    with running(bench):
+        bench.until(lambda: bench.worker.status.behind_since is not None)
+        is_refused = False
+        bench.until_phase("live")
+        bench.until(lambda: bench.worker.status.behind_since is None)
