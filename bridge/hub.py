@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from bridge.decide import MESSAGE_UPDATE, TASK_UPDATE
 from bridge.filters import EVERYTHING
@@ -27,6 +28,9 @@ class Hub:
         self._epoch, self._seq = "", 0
         self.counts: Counter[Kind] = Counter()
         self.on_congested: Callable[[], None] = lambda: None
+        self.later: Callable[[Callable[[], None]], object] = _at_once
+        """Calls what can wait until the frames have left: a transport writes when the callback that filled it is over.
+        """
 
     @property
     def count(self) -> int:
@@ -81,7 +85,10 @@ class Hub:
             delivered += self._route(event, touched)
         for session in touched:
             self.flush(session)
-        # Afterwards and at once: counting is dearer than the hand-over itself.
+        if events:
+            self.later(partial(self._count, events, delivered))  # which is dearer than the hand-over itself
+
+    def _count(self, events: Sequence[Event], delivered: int) -> None:
         for event in events:
             self._metrics.event(event.type)
         self._metrics.delivered.inc(delivered)
@@ -131,6 +138,10 @@ class Hub:
         """Close every session."""
         for session in [session for of_owner in self._sessions.values() for session in of_owner]:
             session.close(code)
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
 
 
 def _whole(event: Event) -> str | None:

@@ -85,6 +85,7 @@ class Bridge:
         Raises StateUnusable, DatabaseUnusable, MappingMisfit.
         """
         self._loop = asyncio.get_running_loop()
+        self.hub.later = self._loop.call_soon
         try:
             if not self._settings.wait:  # before anything is created beside a file that is not there
                 await asyncio.to_thread(probe, self._legacy.path)

@@ -27,6 +27,7 @@ from storage.pages import Moved
 from storage.passes import Passes
 from storage.reader import SectionReader
 from storage.reading import NO_ROWS, Batch, Reading
+from storage.rehearsal import Rehearsal
 from storage.state import StateFile
 from storage.tail import TailReader, ahead_of_tail
 from storage.types import Section
@@ -56,6 +57,7 @@ class Capture(Figures):
         self._children, self._tails = Children(state, self._examiner, self.watched), TailReader(state)
         self._passes = Passes(legacy, state, self._examiner, self._children, self.watched, self._failed)
         self._glance = Glance(legacy, hints, self.watched)
+        self._rehearsal = Rehearsal(state, decide, publish)
         self._version = Version(-1, -1)
         self._is_plain = all(one.each is None and one.kind != "child" for one in sections)
         self._unsettled: Candidates = {}
@@ -147,7 +149,7 @@ class Capture(Figures):
             self._reopen()
         elif not thorough and self._version.data >= 0 and self._hints.is_quiet():
             if self._hints.foresee():
-                self._state.warm_up(self.watched[0].section)
+                self._state.rehearse(self.watched[0].section)
             return False
         if thorough and self._is_version_the_same():
             return False
@@ -166,6 +168,14 @@ class Capture(Figures):
         if hinted is None:
             self._tails.end(self.watched)
         return True
+
+    def rehearse(self) -> None:
+        """While nothing is to be seen, do once more what the last look did, so that the next one is quicker.
+
+        Only in WAL mode, where whoever reads keeps nobody from a commit.
+        """
+        if self._legacy.is_open and self._legacy.is_wal():
+            self._rehearsal.run()
 
     def _is_version_the_same(self) -> bool:
         data = self._legacy.data_version()
@@ -197,6 +207,7 @@ class Capture(Figures):
                     continue  # bounded: after a few the hints give up and ask for a pass
                 except sqlite3.Error as error:
                     raise self._failed(error) from error
+            self._rehearsal.note(readings)
             try:
                 with self._examiner.asking_nothing():
                     return [self._examined(reading) for reading in readings], hinted

@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS routes(
     WITHOUT ROWID;
 """
 
+REMEMBER = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+APPEND = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+ROUTE = "INSERT INTO routes VALUES (?, ?, ?, ?)"
+
 _FROM_1 = (
     "ALTER TABLE seen ADD COLUMN id",
     "ALTER TABLE seen ADD COLUMN home INTEGER",

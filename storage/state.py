@@ -23,7 +23,7 @@ from storage.errors import StateUnusable
 from storage.failed import FailedRows
 from storage.homes import Homes
 from storage.lock import FileLock
-from storage.schema import APPLICATION_ID, FORMAT, SCHEMA, migrate
+from storage.schema import APPEND, APPLICATION_ID, FORMAT, REMEMBER, ROUTE, SCHEMA, migrate
 from storage.transaction import Transaction
 from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, place_of
 from storage.waiting import WaitingRows
@@ -154,10 +154,25 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
             self._before = self.epoch, self.head, self.pruned, self._is_noted
         return self._transaction
 
-    def warm_up(self, section: Section) -> None:
-        """Do in vain what the next look begins with: after a rest the first time is slow, and now nobody waits."""
-        with suppress(sqlite3.Error), self.transaction():
-            self.find(section, b"")
+    def rehearse(self, section: Section, draft: Draft | None = None) -> None:
+        """Do in vain what the next look begins with, and with a draft all that it writes. Nothing is left of it, nor is
+        anything that is kept in memory touched: after a rest the first time is slow, and now nobody waits."""
+        with suppress(sqlite3.Error):
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                self.find(section, b"")
+                if draft is not None:
+                    self._write_in_vain(section, draft)
+            finally:
+                self._sql.execute("ROLLBACK")
+
+    def _write_in_vain(self, section: Section, draft: Draft) -> None:
+        seq, owners = self.head + 1, draft.owners
+        nothing = (section.number, self._highest_known(section), b"", b"", b"", False, None, None)
+        self._sql.executemany(REMEMBER, [nothing])
+        names = (draft.type, draft.conversation_id, draft.subject)
+        self._sql.execute(APPEND, (seq, 0, *names, _named(owners), draft.body, draft.is_optional))
+        self._sql.executemany(ROUTE, [(owner, seq, 0, None) for owner in owners])
 
     def spare_disk(self, *, is_on: bool) -> None:
         """Whether to sync as seldom as can be, with a log of up to 66 MB. Nothing is safer or less safe for it."""
@@ -315,7 +330,7 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
             events += [self._append(draft) for draft in (outcome.farewell, outcome.draft) if draft is not None]
         if forget:
             self._sql.executemany("DELETE FROM seen WHERE section = ? AND loc = ? AND key = ?", forget)
-        self._sql.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?)", remember)
+        self._sql.executemany(REMEMBER, remember)
         self._set_noted()
         if events:
             self._prune(max(PRUNE_STEP, 2 * len(events)))
@@ -330,14 +345,12 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
             {owner: latest for owner, ordinary, latest in before if latest != ordinary},
         )  # fmt: skip
         self._sql.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            APPEND,
             (event.seq, int(time.time() * 1000), event.type, event.conversation_id, event.subject,
              _named(draft.owners), event.body, event.is_optional),
         )  # fmt: skip
         for owner, ordinary, _ in before:
-            self._sql.execute(
-                "INSERT INTO routes VALUES (?, ?, ?, ?)", (owner, event.seq, ordinary, event.wide.get(owner))
-            )
+            self._sql.execute(ROUTE, (owner, event.seq, ordinary, event.wide.get(owner)))
             self._last[owner] = ordinary if event.is_optional else event.seq, event.seq
         return event
 

@@ -57,6 +57,8 @@ PUT_OFF, PUT_OFF_AGAIN = 0.04, 0.005
 then it needs no lock."""
 AFTER_NEWS = 14
 """Where in EARLY to begin after a look that found something."""
+REHEARSED = range(16, 19)
+"""Where in EARLY a look that found nothing is followed by one in vain: 7, 15 and 31 ms after the last news."""
 ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
 """Seconds without a commit after which a pass may hold the lock for one part in three of the time."""
 WRITING = 0.02
@@ -184,6 +186,8 @@ class CaptureWorker:
         news = self.capture.look(thorough=thorough, have_files_moved=self._waker.has_moved)
         self._waker.has_moved = not self._waker.has_file_events
         self._kept_out_since = None
+        if self._early in REHEARSED and not (hinted or news or self.capture.is_behind):
+            self.capture.rehearse()
         if news or self._flat_out or self._legacy.patience:
             self._note_mode(news)
         if self.capture.is_behind and time.monotonic() >= self._next_step:

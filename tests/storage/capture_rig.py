@@ -164,6 +164,8 @@ class Rig:
     def turn(self) -> bool:
         """One turn of the worker, which relies on the counters of the pages; whether there was anything to do."""
         news = self.capture.look(thorough=False)
+        if not (news or self.capture.is_behind):
+            self.capture.rehearse()  # which is to leave no trace
         return self.capture.step() or news
 
     def settle(self) -> None:

@@ -132,10 +132,10 @@ def unseen(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[WalHints]:
 def test_a_commit_that_is_in_the_log_already_is_read_ahead(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, snapshots: list[Version]
 ) -> None:
-    with unseen(stage, monkeypatch) as hints:
+    with unseen(stage, monkeypatch) as hints, monkeypatch.context() as patch:
         stage.writer.execute(message(3))
         warmed: list[Section] = []
-        monkeypatch.setattr(stage.rig.state, "warm_up", warmed.append)
+        patch.setattr(stage.rig.state, "rehearse", warmed.append)
         assert not stage.rig.capture.look(thorough=False)
         assert (foreseen := hints._foreseen) is not None
         assert not stage.rig.capture.look(thorough=False)

@@ -11,7 +11,7 @@ from storage.errors import StateUnusable
 from storage.schema import APPLICATION_ID, FORMAT
 from storage.state import CHECKPOINT, RARE_CHECKPOINT, StateFile
 from storage.transaction import Transaction
-from storage.types import Outcome, Section
+from storage.types import Draft, Outcome, Section
 from tests.storage.state_rig import OTHER_FIELD, OTHER_ID, SECTION, kill, log, opened, outcome, rows
 
 
@@ -97,8 +97,11 @@ def test_a_failure_at_any_statement_leaves_everything_as_it_was(path: Path, stat
         assert (event.seq, event.routes) == (5, (("A", 4),))
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", "SELECT", "COMMIT", "nothing"])
-def test_warming_up_changes_nothing_and_its_failure_is_nobodys(path: Path, statement: str) -> None:
+@pytest.mark.parametrize("draft", [None, Draft("new_message", "c", "m", b"{}", ("A", "B"))], ids=["begun", "whole"])
+@pytest.mark.parametrize("statement", ["BEGIN", "SELECT", "INSERT", "nothing"])
+def test_a_rehearsal_changes_nothing_and_its_failure_is_nobodys(
+    path: Path, statement: str, draft: Draft | None
+) -> None:
     """The look that comes says what is wrong, if it still is."""
     with opened(path) as file:
         file.index_keys(SECTION)
@@ -107,11 +110,12 @@ def test_warming_up_changes_nothing_and_its_failure_is_nobodys(path: Path, state
         real, whole = file._connection, file._transaction
         file._connection = failing = Failing(real, statement)  # type: ignore[assignment]
         file._transaction = Transaction(failing, file._undo)  # type: ignore[arg-type]
-        file.warm_up(SECTION)
+        file.rehearse(SECTION, draft)
         file._connection, file._transaction = real, whole
         assert everything(file) == before
         log(file, 5, 5, "A")
         assert file.head == 5
+        assert rows(path, "SELECT owner, seq, prev FROM routes WHERE seq > 3") == [("A", 4, 3), ("A", 5, 4)]
 
 
 def test_beside_a_writer_that_never_rests_the_file_is_synced_rarely_and_then_as_always(path: Path) -> None:
