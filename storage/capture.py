@@ -165,6 +165,7 @@ class Capture(Figures):
                 self._examiner.record(batches)
         finally:
             self._hints.after()
+            self._rehearsal.keep()
         if hinted is None:
             self._tails.end(self.watched)
         return True

@@ -21,14 +21,20 @@ SMALL = 16_384
 
 
 class Rehearsal:
-    """Owned by the capture's thread. `note` what a look has read, then `run` while there is nothing to be seen."""
+    """Owned by the capture's thread. `note` and `keep` what a look has read, then `run` while there is nothing to be seen."""
 
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
+        self._readings: Sequence[Reading] = ()
         self._last: tuple[Watched, Row] | None = None
 
     def note(self, readings: Sequence[Reading]) -> None:
-        """The last of these rows is the one to do it with."""
+        """What is being examined."""
+        self._readings = readings
+
+    def keep(self) -> None:
+        """When that is sent: the last of its rows is the one to do it with."""
+        readings, self._readings = self._readings, ()
         for reading in readings:
             for row in reading.chunk.rows[-1:]:
                 size = sum(len(value) for value in row.values if isinstance(value, str | bytes))

@@ -22,7 +22,7 @@ from storage.wake import Waker, be_punctual
 
 log = logging.getLogger("walcast.capture")
 
-EARLY = (*(0.00005,) * 6, *(0.0001,) * 4, *(0.0002,) * 3, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+EARLY = (*(0.00005,) * 6, *(0.0001,) * 4, *(0.0002,) * 3, 0.0004, 0.001, *(0.002,) * 15, 0.032)
 """Seconds between looks after a file event that came before its commit was visible (an fsync may lie between)."""
 ROLLBACK_CHUNK_ROWS = 100
 ROLLBACK_PAUSE, ROLLBACK_PASS_PAUSE = 9, 30
@@ -57,8 +57,9 @@ PUT_OFF, PUT_OFF_AGAIN = 0.04, 0.005
 then it needs no lock."""
 AFTER_NEWS = 14
 """Where in EARLY to begin after a look that found something."""
-REHEARSED = range(16, 19)
-"""Where in EARLY a look that found nothing is followed by one in vain: 7, 15 and 31 ms after the last news."""
+REHEARSED = range(16, len(EARLY) - 1)
+"""Where in EARLY a look that found nothing is followed by one in vain: 5 to 31 ms after the last news. The longer ago
+the last one was, the less it helps, and the more the next one costs."""
 ROLLBACK_IDLE, ROLLBACK_IDLE_PAUSE = 2.0, 2
 """Seconds without a commit after which a pass may hold the lock for one part in three of the time."""
 WRITING = 0.02
