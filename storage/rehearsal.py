@@ -21,7 +21,7 @@ SMALL = 16_384
 
 
 class Rehearsal:
-    """Owned by the capture's thread. `note` and `keep` what a look has read, then `run` while there is nothing to be seen."""
+    """Owned by the capture's thread. `note` and `keep` what a look has read, `run` while nothing is to be seen."""
 
     def __init__(self, state: StateFile, decide: Decide, publish: Publish) -> None:
         self._state, self._decide, self._publish = state, decide, publish
