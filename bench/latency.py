@@ -31,7 +31,7 @@ def run(lab: Lab) -> Report:
         case = f"{journal.upper()} {synchronous.upper()}"
         lab.say(f"latency: {case}")
         turns, modes[case] = _case(lab, journal, synchronous)
-        figures += _figures(case, turns, is_headline=synchronous == "normal" or journal == "delete")
+        figures += _figures(case, turns)
     notes = tuple(f"{case}: capture mode {mode}" for case, mode in modes.items())
     return Report(f"Commit to frame at the client, one client, {RATE} commits a second", tuple(figures), notes)
 
@@ -66,16 +66,16 @@ def _turn(lab: Lab, writer: Writer, clients: Clients) -> list[float]:
     return [(received[mark] - when) / 1e6 for mark, when in sorted(committed.items())][WARM:]
 
 
-def _figures(case: str, turns: Turns, *, is_headline: bool) -> list[Figure]:
+def _figures(case: str, turns: Turns) -> list[Figure]:
     ours = [percentile(turn, 0.5) for turn in turns.bridge]
     floor = [percentile(turn, 0.5) for turn in turns.floor]
     ours_99 = [percentile(turn, 0.99) for turn in turns.bridge]
     floor_99 = [percentile(turn, 0.99) for turn in turns.floor]
     return [
-        Figure(f"{case}: p50", "ms", spread(ours), headline=is_headline),
-        Figure(f"{case}: p99", "ms", spread(ours_99), headline=is_headline),
+        Figure(f"{case}: p50", "ms", spread(ours), headline=True),
+        Figure(f"{case}: p99", "ms", spread(ours_99), headline=True),
         Figure(f"{case}: p50 of the floor program", "ms", spread(floor)),
         Figure(f"{case}: p99 of the floor program", "ms", spread(floor_99)),
-        Figure(f"{case}: p50 as a multiple of the floor", "×", ratios(ours, floor), headline=is_headline),
+        Figure(f"{case}: p50 as a multiple of the floor", "×", ratios(ours, floor), headline=True),
         Figure(f"{case}: p99 as a multiple of the floor", "×", ratios(ours_99, floor_99)),
     ]

@@ -84,10 +84,11 @@ def _figures(case: str, attached: list[Attached]) -> list[Figure]:
     smallest, largest = attached[0], attached[-1]
     flat = f"{largest.rows:,} rows as a multiple of {smallest.rows:,}"
     return [
-        *(Figure(f"{case}: {each.rows:,} rows, CPU per commit", "ms", spread(each.cost)) for each in attached),
+        *(Figure(f"{case}: {each.rows:,} rows, CPU per commit", "ms", spread(each.cost), headline=True)
+          for each in attached),
         Figure(f"{case}: CPU, {flat}", "×", ratios(largest.cost, smallest.cost), headline=True),
         *(Figure(f"{case}: {each.rows:,} rows, commit to frame", "ms", spread(each.delay)) for each in attached),
-        Figure(f"{case}: commit to frame, {flat}", "×", ratios(largest.delay, smallest.delay)),
+        Figure(f"{case}: commit to frame, {flat}", "×", ratios(largest.delay, smallest.delay), headline=True),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,14 +49,17 @@ def test_passes_without_end_are_behind_by_no_more_than_two_of_them(tmp_path: Pat
             rig.stop()
 
 
-def test_a_bridge_is_live_when_it_has_seen_what_was_there(tmp_path: Path) -> None:
-    """Although it never comes to an end: else one whose writer never rests would not be ready in all its life."""
-    path = tmp_path / "legacy.db"
-    with sqlite3.connect(path, isolation_level=None) as writer:
+def with_a_row(path: Path) -> Bench:
+    """A worker over a database that holds something already."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.executescript(SCHEMA)
         say(writer, "old")
-    writer.close()
-    bench = Bench(path)
+    return Bench(path)
+
+
+def test_a_bridge_is_live_when_it_has_seen_what_was_there(tmp_path: Path) -> None:
+    """Although it never comes to an end: else one whose writer never rests would not be ready in all its life."""
+    bench = with_a_row(tmp_path / "legacy.db")
     look = bench.capture.look
 
     def look_and_ask(*, thorough: bool = True, have_files_moved: bool = True) -> bool:
@@ -74,12 +78,7 @@ def test_a_bridge_is_live_when_it_has_seen_what_was_there(tmp_path: Path) -> Non
 
 def test_what_a_refused_step_leaves_is_said(tmp_path: Path) -> None:
     """The writer is in the way of a pass: it is still to come, and the bridge behind until then."""
-    path = tmp_path / "legacy.db"
-    with sqlite3.connect(path, isolation_level=None) as writer:
-        writer.executescript(SCHEMA)
-        say(writer, "old")
-    writer.close()
-    bench = Bench(path)
+    bench = with_a_row(tmp_path / "legacy.db")
     step, is_refused = bench.capture.step, True
 
     def refused() -> bool:
