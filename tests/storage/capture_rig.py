@@ -164,7 +164,7 @@ class Rig:
     def turn(self) -> bool:
         """One turn of the worker, which relies on the counters of the pages; whether there was anything to do."""
         news = self.capture.look(thorough=False)
-        if not (news or self.capture.is_behind):
+        if not (news or self.capture.is_behind or self.fails_at):  # what is to fail is a look
             self.capture.rehearse()  # which is to leave no trace
         return self.capture.step() or news
 
