@@ -4,7 +4,8 @@ ARGS ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
-PROOFS := $(addprefix tests/storage/test_,capture_property.py elements_property.py btree_damaged.py walfile.py journalfile.py)
+PROOFS := $(patsubst %,tests/storage/test_%.py,capture_property repeated_tasks_property elements_property btree_damaged \
+    walfile journalfile)
 ROOMS := bridge handlers samples storage
 SOURCES := server.py setup.cfg Makefile \
     $(shell find $(ROOMS) \( -name '*.py' -o -name '*.html' -o -name '*.toml' \) 2>/dev/null)

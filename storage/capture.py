@@ -31,7 +31,7 @@ from storage.rehearsal import Rehearsal
 from storage.state import StateFile
 from storage.tail import TailReader, ahead_of_tail
 from storage.types import Section
-from storage.watched import Watched
+from storage.watched import TOLD_TASKS, Watched
 
 SEQUENCES_EVERY = 10.0
 """Seconds between looks that note how far the tables with AUTOINCREMENT have come."""
@@ -131,6 +131,8 @@ class Capture(Figures):
             self._state.set_baseline(watched.section, watched.baseline, watched.floor, None)
         if watched.section.kind != "child" and (watched.baseline != "running" or not watched.reader.has_unique_id):
             self._state.index_keys(watched.section)
+        if watched.baseline == "running" and watched.section.kind == "task":
+            watched.told = self._state.told_keys(TOLD_TASKS)
         watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
         watched.failed = self._state.count_failures(watched.section)
         watched.waiting = self._state.count_pending(watched.section)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from storage.candidates import Places
 from storage.chunk import BadRow, Chunk
 from storage.compare import Comparison, compare, compare_children
+from storage.later import leave_to_pass
 from storage.reader import SectionReader
 from storage.reading import NO_ROWS, Batch, Reading, bound
 from storage.state import PRUNE_STEP, StateFile
@@ -117,8 +118,11 @@ class Examiner:
         in_order = [row for loc in sorted(rows) for row in rows[loc]]
         return Reading(watched, Chunk(in_order, [*bad.values()], None), places)
 
-    def examine(self, reading: Reading) -> Batch:
-        """Compare what was read of some places with what is known of them. Raises Unsettled."""
+    def examine(self, reading: Reading, *, is_all: bool = False) -> Batch:
+        """Compare what was read of some places with what is known of them. Raises Unsettled.
+
+        `is_all` if no newer row of a task that is among them stands elsewhere.
+        """
         reading = reading.whole()
         watched, chunk, places = reading.watched, reading.chunk, reading.places
         if not places.locs and not places.intervals:
@@ -134,7 +138,10 @@ class Examiner:
         if not (chunk.rows or chunk.bad or known or watched.failed):
             return Batch(watched, [], [], {}, set(), 0)
         failed = self._failed_at(reading) if watched.failed else set()
-        return self._compare(watched, chunk, known, failed)
+        batch = self._compare(watched, chunk, known, failed)
+        if not is_all:
+            leave_to_pass(batch, {entry.loc for entry in known})
+        return batch
 
     def _failed_at(self, reading: Reading) -> set[int]:
         """Rows among what was read that could not be rendered before, and those that are none any more."""
@@ -349,10 +356,10 @@ class Examiner:
                 )
 
     def _outcome(self, batch: Batch, change: Change) -> Outcome:
-        if batch.watched.is_baseline(change) if batch.is_baseline else batch.watched.is_untaken(change):
+        if batch.is_silent(change):
             return Outcome(change, pending=change.known is not None and change.known.pending)
         if change.row is not None:
-            batch.watched.remember(change.row.loc)
+            batch.watched.remember(change.row)
         if change.section.kind == "child":
             return Outcome(change)
         if change.known is not None and change.known.is_told:

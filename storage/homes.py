@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from abc import ABC, abstractmethod
 
-from storage.types import NOBODY, Home, Known, Outcome, Row, Value, text_of
+from storage.types import NOBODY, Home, Known, Outcome, Row, Value, key_of, text_of
 
 CACHED = 10_000
 SPARE = 10_000
@@ -61,6 +61,11 @@ class Homes(ABC):
             self._numbers.clear()
         number = self._numbers[conversation, owner] = int(found[0])
         return number
+
+    def told_keys(self, most: int) -> set[bytes] | None:
+        """Keys of all that was told; None if they are more than `most`. Reads the event log."""
+        found = self._sql.execute("SELECT DISTINCT subject FROM events LIMIT ?", (most + 1,)).fetchall()
+        return {key_of(subject) for (subject,) in found} if len(found) <= most else None
 
     def clear_homes(self) -> None:
         """Remove the homes of rows that are gone, when they have become many. A statement of its own."""

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 from storage.candidates import Places
 from storage.children import Children
 from storage.examine import CHUNK_ROWS, Examiner, Unsettled
+from storage.later import put_off
 from storage.legacy import LegacyDatabase
 from storage.reading import Batch, Reading
 from storage.state import StateFile
@@ -136,19 +138,49 @@ class Passes:
             resumed = watched.position if watched.baseline != "done" else None
             after, leaves_rest = None if resumed is None else (resumed,), resumed is not None
             watched.progress = Progress(after, leaves_rest=leaves_rest, asked_at=asked_at)
-        progress = watched.progress
-        batch = self._examine_chunk(watched, progress.after, is_baseline=watched.baseline != "done")
+        if not watched.progress.is_through:
+            self._read_on(watched, watched.progress)
+        elif watched.progress.later:
+            self._tell_later(watched, watched.progress)
+        if watched.progress.is_through and not watched.progress.later:
+            self._finish(watched, watched.progress)
+
+    def _read_on(self, watched: Watched, progress: Progress) -> None:
+        batch = self._examine_chunk(watched, progress.after, progress, is_baseline=watched.baseline != "done")
         progress.after, progress.rows = batch.last, progress.rows + batch.rows
         room = LIMBO_ROWS - len(progress.limbo)
         progress.limbo.extend(batch.missing[:room])
         if len(batch.missing) > room:
             progress.leaves_rest = True
             watched.ask()
-        if progress.after is None:
-            self._finish(watched, progress)
+        progress.is_through = progress.after is None
 
-    def _examine_chunk(self, watched: Watched, after: tuple[Value, ...] | None, *, is_baseline: bool) -> Batch:
-        """Read and compare one chunk of one commit, record it in one transaction."""
+    def _tell_later(self, watched: Watched, progress: Progress) -> None:
+        """Some of the tasks that were put off. If one does not stand where it was met, another pass is to find it."""
+        some = [*islice(progress.later.items(), self.snapshot_rows)]
+        self.has_locked = True
+        try:
+            with self._legacy.snapshot():
+                reading = self._examiner.read(watched, Places(locs={loc for _, loc in some}))
+                batch = self._examiner.examine(reading, is_all=True)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self._examiner.record([batch])
+        if {key for key, _ in some} - {row.key for row in reading.chunk.rows}:
+            progress.is_sure = False
+            watched.ask()
+        for key, _ in some:
+            del progress.later[key]
+
+    def _examine_chunk(
+        self,
+        watched: Watched,
+        after: tuple[Value, ...] | None,
+        progress: Progress | None = None,
+        *,
+        is_baseline: bool,
+    ) -> Batch:
+        """Read and compare one chunk of one commit, record it in one transaction. `progress` is that of a pass."""
         batches: list[Batch] = []
         has_snapshot = not self._is_plain
         if self._is_plain and (still := self._still.read(partial(self._read, watched, after))) is not None:
@@ -169,6 +201,8 @@ class Passes:
                 with suppress(Unsettled), self._examiner.asking_nothing():
                     batches = [self._examiner.examine_chunk(reading, is_baseline=is_baseline)]
                 has_snapshot = True
+        if progress is not None:
+            put_off(progress, batches[0])
         self._examiner.record(batches)
         return batches[0]
 
@@ -178,6 +212,8 @@ class Passes:
     def _finish(self, watched: Watched, progress: Progress) -> None:
         """Known rows that the whole pass did not find anywhere are gone; a baseline that went through is taken."""
         self.has_locked = True
+        if not progress.is_sure:
+            progress.limbo.clear()
         with self._legacy.snapshot():
             left = self._examiner.left(watched, progress)
             batches = [left, *self._children.dependent(left)]
@@ -188,11 +224,11 @@ class Passes:
             self._state.set_baseline(watched.section, "done", watched.floor, None)
             watched.baseline, watched.position = "done", None  # not before that was kept
             self._children.catch_up(watched)
-        if progress.leaves_rest:
+        if progress.leaves_rest or not progress.is_sure:
             watched.ask()
         else:
             watched.is_caught_up = True
-        watched.progress = None
+        watched.progress, watched.told = None, set()
         self._state.clear_homes()
 
     def waiting(self, watched: Watched) -> list[int]:

@@ -27,6 +27,10 @@ class Batch:
     sheltered: Sequence[tuple[Known, int]] = ()
     """Elements whose row is gone, each with the row of their conversation that cannot be read and may hold them now."""
 
+    def is_silent(self, change: Change) -> bool:
+        """Whether it is recorded as what was there before, and gives no event."""
+        return self.watched.is_baseline(change) if self.is_baseline else self.watched.is_untaken(change)
+
     @property
     def is_void(self) -> bool:
         """Whether there is nothing to record."""

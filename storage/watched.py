@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from storage.reader import SectionReader
-from storage.types import Change, Known, Op, Section, Value
+from storage.types import Change, Known, Op, Row, Section, Value
 
 Baseline = Literal["new", "running", "redigest", "done"]
 """`running`: existing rows are taken in without events. `redigest`: expressions changed, digests are renewed."""
 
 RECENT_ROWS = 64
+TOLD_TASKS = 100_000
 
 
 @dataclass(slots=True)
@@ -27,6 +28,12 @@ class Progress:
     """Whether another pass has to follow: it began in the middle, or more rows are missing than it could remember."""
     asked_at: float = field(default_factory=time.monotonic)
     """time.monotonic() since when it was asked for."""
+    is_through: bool = False
+    """Whether it has come to the end of the table."""
+    later: dict[bytes, int] = field(default_factory=dict)
+    """Tasks that are told at its end, by key, each with where the newest of its rows stood that it has met."""
+    is_sure: bool = True
+    """Whether what it did not find is gone. Else it met rows of tasks that it could not keep: the next pass tells."""
     keys: dict[int, bytes | None] | None = None
     """Of a table WITHOUT ROWID: which row stands where. Read when it is first asked for."""
     started: float = field(default_factory=time.monotonic)
@@ -56,6 +63,8 @@ class Watched:
     is_caught_up: bool = False
     """Whether a whole pass has been made since the database was opened: all that was there then is known."""
     recent: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    told: set[bytes] | None = field(default_factory=set)
+    """Keys of the tasks that were told while the baseline is taken; None if they are too many, or not known."""
     waiting: int = 0
     """Rows that have no owner yet, or cannot be rendered."""
     reckoned: int = 0
@@ -130,12 +139,16 @@ class Watched:
         self.is_caught_up, self.tail = False, True
         self.ask()
 
-    def remember(self, loc: int) -> None:
+    def remember(self, row: Row) -> None:
         """A row that changed lately is likely to change again: it is looked at before any pass."""
-        self.recent[loc] = None
-        self.recent.move_to_end(loc)
+        self.recent[row.loc] = None
+        self.recent.move_to_end(row.loc)
         if len(self.recent) > RECENT_ROWS:
             self.recent.popitem(last=False)
+        if self.baseline == "running" and self.told is not None and self.section.kind == "task":
+            self.told.add(row.key)
+            if len(self.told) > TOLD_TASKS:
+                self.told = None
 
     def is_untaken(self, change: Change) -> bool:
         """Whether a message that a look came upon was there at the first attach, as far as its place can tell.
@@ -154,7 +167,16 @@ class Watched:
         """Whether a change found by the baseline pass is what was there before, and no event."""
         if self.baseline == "redigest":
             return change.op is not Op.NEW
-        if self.baseline != "running" or change.op is not Op.NEW or change.row is None:
+        if self.baseline != "running" or change.row is None:
+            return False
+        if change.op is not Op.NEW and not self._is_newer_of_baseline(change):
             return False
         has_floor = self.floor is not None and self.reader is not None and self.reader.rowid is not None
         return not has_floor or (self.floor is not None and change.row.loc <= self.floor)
+
+    def _is_newer_of_baseline(self, change: Change) -> bool:
+        """Whether it is a newer row of a task, of which nobody has been told the older one that was taken in."""
+        if change.op is not Op.MOVED or self.section.kind != "task" or change.row is None or change.known is None:
+            return False
+        is_newer = change.known.loc < change.row.loc and not (self.reader is not None and self.reader.has_unique_id)
+        return is_newer and self.told is not None and change.row.key not in self.told

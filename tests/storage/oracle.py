@@ -30,6 +30,7 @@ class Schema:
     task_without_rowid: bool = False
     child: str = ""
     """The id of a child table that holds the contents of messages and the histories of tasks; empty without one."""
+    task_where: str | None = None
 
     @property
     def is_text(self) -> bool:
@@ -125,11 +126,13 @@ class Schema:
         ]
         return [
             Section(0, "messages", "message", "messages", message, self.shown),
-            Section(1, "tasks", "task", "tasks", task),
+            Section(1, "tasks", "task", "tasks", task, self.task_where),
             *(children if self.child else []),
         ]
 
 
+TaskRow = tuple[Value, Payload]
+"""(rowid, what would tell it)."""
 Key = tuple[str, str]
 """(`message` or `task`, mapped id)."""
 
@@ -142,8 +145,11 @@ class State:
     place: str | None
     owner: str | None
     payloads: frozenset[str]
-    superseded: frozenset[Payload] = frozenset()
-    """A task's older rows: one may be told ahead of the newest, when it happens to be seen first."""
+    older: frozenset[TaskRow] = frozenset()
+    """A task's rows but the newest. One that came since the last check may be told though a newer one came with it, as
+    it may be seen first; one that was there at the last check may not."""
+    rows: frozenset[TaskRow] = frozenset()
+    """All rows of a task."""
     conversation: str | None = None
 
 
@@ -182,15 +188,20 @@ def scan(writer: Writer, schema: Schema) -> Scan:
         if key in found:  # several rows with one id are one message: any of them tells it
             state = replace(found[key], payloads=found[key].payloads | state.payloads)
         found[key] = state
-    for number, conversation, session, status, history, artifacts, owner in writer.sql(
-        f"SELECT id, conversation_id, session_id, status, {schema.history}, artifacts, owner FROM tasks "
-        f"ORDER BY {_order(schema.task_without_rowid)}"
+    rowid = "NULL" if schema.task_without_rowid else "rowid"
+    for loc, number, conversation, session, status, history, artifacts, owner, is_shown in writer.sql(
+        f"SELECT {rowid}, id, conversation_id, session_id, status, {schema.history}, artifacts, owner, "
+        f"{schema.task_where or '1'} FROM tasks ORDER BY {_order(schema.task_without_rowid)}"
     ):
+        if not is_shown:
+            found.setdefault(("task", str(number)), State(False, None, None, frozenset()))
+            continue
         body = _task(str(number), conversation, session, str(status), str(history), str(artifacts))
         older = found.get(("task", str(number)))
-        superseded = older.superseded | {(str(older.owner), one) for one in older.payloads} if older else frozenset()
+        before = older.rows if older else frozenset()
+        rows = before | {(loc, (str(owner), body))}
         found["task", str(number)] = State(  # the last wins
-            True, None, _text(owner), frozenset({body}), superseded, _text(conversation)
+            True, None, _text(owner), frozenset({body}), before, rows, _text(conversation)
         )
     return found
 
@@ -260,6 +271,7 @@ class Oracle:
 
     def __init__(self, baseline: Scan, *, is_known: bool) -> None:
         self._known: dict[Key, set[Seen | None]] = {}
+        self._checked: Scan = baseline if is_known else {}
         if is_known:
             for (kind, name), state in baseline.items():
                 after, _ = _step(kind, None, state)
@@ -273,15 +285,21 @@ class Oracle:
         keys = {key for commit in commits for key in commit} | self._known.keys() | came.keys()
         for key in sorted(keys):
             self._check(key, [commit.get(key) for commit in commits], came.get(key, []))
+        self._checked = commits[-1]
 
     def _check(self, key: Key, states: list[State | None], came: list[Payload]) -> None:
         ways: set[tuple[Seen | None, tuple[Expected, ...]]] = {(seen, ()) for seen in self._known.get(key, {None})}
         for number, state in enumerate(states, 1):
             stepped = {_way(key[0], way, state) for way in ways}
             ways = stepped if number == len(states) else ways | stepped
-        superseded = {one for state in states if state for one in state.superseded}
-        newest = [one for place, one in enumerate(came, 1) if place == len(came) or one not in superseded]
-        fitting = {seen for seen, expected in ways if _fits(expected, came) or _fits(expected, newest)}
+        checked = self._checked.get(key)
+        older = {one for state in states if state for one in state.older} - (checked.rows if checked else frozenset())
+        superseded = {payload for _, payload in older}
+        newest = [one for one in came if one not in superseded]
+        readings = [came, newest, [*newest, *came[-1:]]]
+        if older and newest[-1:] == came[-1:]:
+            readings.append(newest[:-1])  # told once more, for it is what it was before an older row was seen
+        fitting = {seen for seen, expected in ways if any(_fits(expected, one) for one in readings)}
         shown = sorted({tuple(tuple(map(_short, one)) for one in expected) for _, expected in ways})
         assert fitting, f"{key}: came {[_short(one) for one in came]}, expected one of {shown}"
         self._known[key] = fitting
