@@ -82,6 +82,9 @@ class _CaptureCollector(Collector):
         )
         mode = GaugeMetricFamily("walcast_capture_mode", "1 for the capture engine that runs.", labels=["mode"])
         mode.add_metric([now.mode], 1.0)
+        baseline = GaugeMetricFamily(
+            "walcast_baseline_ratio", "Part of the existing rows that is taken as baseline.", value=now.baseline
+        )
         looks = CounterMetricFamily(
             "walcast_looks", "Snapshots in which something had been committed.", value=now.looks
         )
@@ -97,4 +100,4 @@ class _CaptureCollector(Collector):
         for reason, count in now.epochs.items():
             epochs.add_metric([reason], count)
         rows = CounterMetricFamily("walcast_rows_read", "Rows read from the legacy database.", value=now.rows_read)
-        return [ready, behind, beat, failed, waiting, mode, looks, passes, fallbacks, epochs, rows]
+        return [ready, behind, beat, failed, waiting, baseline, mode, looks, passes, fallbacks, epochs, rows]

@@ -29,6 +29,8 @@ class Snapshot:
     fallbacks: dict[str, int]
     epochs: dict[str, int]
     rows_read: int
+    baseline: float
+    """Which part of the rows that were there at the first attach is taken."""
     sections: tuple[dict[str, str | int], ...]
 
 
@@ -73,6 +75,7 @@ class WorkerStatus:
             fallbacks=capture.fallback_reasons,
             epochs=capture.epochs_begun,
             rows_read=capture.rows_read,
+            baseline=capture.baseline_ratio,
             sections=tuple(
                 _section(capture.mode, watched) for watched in capture.watched if watched.section.kind != "child"
             ),

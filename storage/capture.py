@@ -133,7 +133,10 @@ class Capture(Figures):
             self._state.index_keys(watched.section)
         if watched.baseline == "running" and watched.section.kind == "task":
             watched.told = self._state.told_keys(TOLD_TASKS)
-        watched.rows_total = watched.reader.count() if watched.baseline != "done" else 0
+        if watched.baseline != "done":
+            watched.rows_total = watched.reader.count()
+            is_resumed = watched.baseline == "running" and watched.position is not None
+            watched.rows_before = self._state.count_known(watched.section) if is_resumed else 0
         watched.failed = self._state.count_failures(watched.section)
         watched.waiting = self._state.count_pending(watched.section)
         watched.begin_again()  # whatever was committed while we were away

@@ -80,8 +80,15 @@ class Figures:
     def progress(self) -> str:
         """How far the baseline has come, in rows."""
         running = [w for w in self.watched if w.baseline != "done"]
-        rows = [f"{w.section.title}: {w.progress.rows if w.progress else 0:,} of {w.rows_total:,}" for w in running]
-        return ", ".join(rows)
+        return ", ".join(f"{w.section.title}: {w.rows_taken:,} of {w.rows_total:,}" for w in running)
+
+    @property
+    def baseline_ratio(self) -> float:
+        """Which part of the rows that were there is taken as baseline: 1 when it is taken."""
+        if self.is_baselined:
+            return 1.0
+        total = sum(watched.rows_total for watched in self.watched)
+        return sum(watched.rows_taken for watched in self.watched) / total if total else 0.0
 
     @property
     def fallback_reasons(self) -> dict[str, int]:

@@ -137,6 +137,8 @@ class Passes:
             asked_at, watched.asked_at = watched.asked_at or time.monotonic(), None
             resumed = watched.position if watched.baseline != "done" else None
             after, leaves_rest = None if resumed is None else (resumed,), resumed is not None
+            if resumed is None:
+                watched.rows_before = 0
             watched.progress = Progress(after, leaves_rest=leaves_rest, asked_at=asked_at)
         if not watched.progress.is_through:
             self._read_on(watched, watched.progress)

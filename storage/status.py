@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from typing import Literal
 
 from storage.errors import WalcastError
+
+log = logging.getLogger("walcast.capture")
+
+PROGRESS_EVERY = 10.0
+"""Seconds between lines of the log about what takes long."""
 
 Phase = Literal[
     "starting", "waiting", "baseline", "catching_up", "live", "paused", "away", "state", "failed", "stopped"
@@ -40,3 +47,18 @@ class Pace:
 
     poll: float
     share: float = 0.25
+
+
+class ProgressLog:
+    """Tells the log how far something is that takes long; nothing if it does not take so long."""
+
+    def __init__(self) -> None:
+        self._next: float | None = None
+
+    def tell(self, progress: str) -> None:
+        """Called again and again while it goes on."""
+        now = time.monotonic()
+        if self._next is not None and now >= self._next:
+            log.info("%s", progress)
+        if self._next is None or now >= self._next:
+            self._next = now + PROGRESS_EVERY

@@ -79,6 +79,9 @@ class Watched:
     """Rows that cannot be read and of which nothing is known, by their conversation: they may hold what is missed."""
     turn: int = 0
     rows_total: int = 0
+    """Rows that the table had when its baseline was begun or gone on with."""
+    rows_before: int = 0
+    """Rows of it that were taken before the pass that takes them now was begun."""
     failed: int = 0
 
     @property
@@ -90,6 +93,13 @@ class Watched:
         """Ask for a pass, or for another one after that which is under way."""
         if self.asked_at is None:
             self.asked_at = time.monotonic()
+
+    @property
+    def rows_taken(self) -> int:
+        """Of `rows_total`, how many are taken as baseline by now."""
+        if self.baseline == "done":
+            return self.rows_total
+        return min(self.rows_total, self.rows_before + (self.progress.rows if self.progress is not None else 0))
 
     @property
     def behind_since(self) -> float | None:
@@ -135,6 +145,7 @@ class Watched:
 
     def begin_again(self) -> None:
         """Anything may have changed: a pass is asked for, and what was appended comes before it."""
+        self.rows_before = self.rows_taken
         self.progress = self.tail_after = None
         self.is_caught_up, self.tail = False, True
         self.ask()

@@ -17,7 +17,7 @@ from storage.capture import Capture
 from storage.errors import DatabaseAway, DatabaseUnusable, MappingMisfit, WalcastError
 from storage.examine import CHUNK_ROWS
 from storage.legacy import BeingPutBack, Busy, LegacyDatabase
-from storage.status import QUIET, Pace, Phase, Status
+from storage.status import QUIET, Pace, Phase, ProgressLog, Status
 from storage.wake import Waker, be_punctual
 
 log = logging.getLogger("walcast.capture")
@@ -89,7 +89,7 @@ class CaptureWorker:
     ) -> None:
         self.capture, self.status = capture, Status()
         self._legacy, self._waker, self._pace, self._wait, self._close = legacy, waker, pace, wait, close
-        self._stopping = False
+        self._stopping, self._progress = False, ProgressLog()
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="walcast-capture", daemon=True)
         self._tries = self._early = self._writing = self._flat_out = 0
@@ -328,6 +328,7 @@ class CaptureWorker:
         elif not capture.is_baselined:
             self._say("baseline", "the baseline of existing rows is being taken")
             status.progress = capture.progress
+            self._progress.tell(f"baseline: {status.progress} rows")
         elif capture.is_caught_up:
             if status.phase != "live":
                 log.info("every row is known after %.1f s", time.monotonic() - self._began)

@@ -215,6 +215,7 @@ async def test_metrics_are_in_the_text_format(serve: Serve) -> None:
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = (await answer.text()).splitlines()
     assert "walcast_ready 1.0" in lines
+    assert "walcast_baseline_ratio 1.0" in lines
     assert 'walcast_refused_total{reason="missing_owner"} 1.0' in lines
 
 
