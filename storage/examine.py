@@ -10,7 +10,7 @@ from dataclasses import replace
 from storage.candidates import Places
 from storage.chunk import BadRow, Chunk
 from storage.compare import Comparison, compare, compare_children
-from storage.later import leave_to_pass
+from storage.later import is_left, leave_to_pass
 from storage.reader import SectionReader
 from storage.reading import NO_ROWS, Batch, Reading, bound
 from storage.state import PRUNE_STEP, StateFile
@@ -259,7 +259,7 @@ class Examiner:
         if may_hide:
             hidden = dict.fromkeys(one for one in may_hide if reader.holds(one.loc, one.key, filtered=False))
             missing = [entry for entry in missing if entry not in hidden]
-            found.changes.extend(Change(section, Op.HIDDEN, None, entry) for entry in hidden if entry.is_told)
+            found.changes.extend(Change(section, Op.HIDDEN, None, one) for one in hidden if is_left(watched, one))
         mended = failed - broken.keys() - _waiting(known, found) if failed else set()
         batch = Batch(watched, found.changes, missing, broken, mended, rows, chunk.last)
         if section.each is not None:

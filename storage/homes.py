@@ -5,11 +5,16 @@ from __future__ import annotations
 import sqlite3
 from abc import ABC, abstractmethod
 
-from storage.types import NOBODY, Home, Known, Outcome, Row, Value, key_of, text_of
+from storage.types import HIDDEN, NOBODY, Home, Known, Outcome, Row, Section, Value, key_of, text_of
 
 CACHED = 10_000
 SPARE = 10_000
 """Homes that may stand empty beside those that rows have, before they are cleared away."""
+
+
+def home_out_of_sight(section: Section, known: Known) -> int | None:
+    """The number of the home of a row that left the `where`. Of a task that is noted though nobody knew of the row."""
+    return HIDDEN if known.is_told or section.kind == "task" else known.home
 
 
 class Homes(ABC):

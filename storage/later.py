@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from storage.reading import Batch
-from storage.types import Change, Op
-from storage.watched import Progress
+from storage.types import Change, Known, Op
+from storage.watched import Progress, Watched
 
 LATER_TASKS = 20_000
 """Of so many at once a pass remembers where the newest row stood; the others are left to the next pass."""
@@ -54,6 +54,12 @@ def leave_to_pass(batch: Batch, known_places: Collection[int]) -> None:
         if not is_older or (change.row is not None and change.row.loc in known_places):
             kept.append(change)
     batch.changes = kept
+
+
+def is_left(watched: Watched, known: Known) -> bool:
+    """Whether it matters that a row has left the `where` now: to those who know of it, or as another row of a task may
+    take its place. Once noted it does not."""
+    return known.is_told or (watched.section.kind == "task" and watched.may_repeat_ids and not known.is_hidden)
 
 
 def _key(change: Change) -> bytes:

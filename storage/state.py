@@ -21,11 +21,11 @@ from typing import Literal
 from storage.epochs import EpochReason, Epochs, FileVersion
 from storage.errors import StateUnusable
 from storage.failed import FailedRows
-from storage.homes import Homes
+from storage.homes import Homes, home_out_of_sight
 from storage.lock import FileLock
 from storage.schema import APPEND, APPLICATION_ID, FORMAT, REMEMBER, ROUTE, SCHEMA, migrate
 from storage.transaction import Transaction
-from storage.types import HIDDEN, Draft, Event, Known, Op, Outcome, Section, place_of
+from storage.types import Draft, Event, Known, Op, Outcome, Section, place_of
 from storage.waiting import WaitingRows
 
 _KNOWN = "loc, key, digest, place, pending, id, home"
@@ -324,7 +324,7 @@ class StateFile(FailedRows, WaitingRows, Homes, Epochs):
                 remember.append((section, row.loc, row.key, row.digest, place, outcome.pending, name, home))
                 self.note_place(change.section, row.loc)
             elif known is not None and change.op is Op.HIDDEN:
-                loc, home = known.loc if change.loc is None else change.loc, HIDDEN if known.is_told else known.home
+                loc, home = known.loc if change.loc is None else change.loc, home_out_of_sight(change.section, known)
                 remember.append((section, loc, known.key, known.digest, known.place, known.pending, known.id, home))
                 self.note_place(change.section, loc)
             events += [self._append(draft) for draft in (outcome.farewell, outcome.draft) if draft is not None]

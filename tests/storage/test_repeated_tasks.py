@@ -113,6 +113,21 @@ def test_when_the_newest_leaves_the_where_the_one_before_is_the_task(stage: Call
     assert states(here, "UPDATE tasks SET session_id = 's' WHERE rowid = 5") == [("1", "s5", "W")]
 
 
+def test_when_a_newest_row_that_nobody_was_told_of_leaves_the_where_the_one_before_is_the_task(
+    stage: Callable[..., Stage],
+) -> None:
+    """It had no owner. And no pass is asked for again and again by what was left out long ago."""
+    here = stage(task(1, "s1"), task(1, "s2"))
+    assert states(here, task(1, "s3", "NULL")) == []
+    assert states(here, "UPDATE tasks SET session_id = 'hidden' WHERE rowid = 3") == [("1", "s2", "W")]
+    assert states(here, task(2, "other", "NULL"), task(3, "last")) == [("3", "last", "W")]
+    assert states(here, "UPDATE tasks SET session_id = 'hidden' WHERE rowid = 4") == []
+    passes = here.rig.capture.passes
+    assert states(here, "UPDATE tasks SET filler = 'x' WHERE rowid = 4") == []
+    assert here.rig.capture.mode == "scan" or here.rig.capture.passes == passes
+    assert states(here, "UPDATE tasks SET session_id = 's', owner = 'V' WHERE rowid = 4") == [("2", "other", "V")]
+
+
 def test_a_task_whose_newest_row_left_the_where_unseen_is_not_told_as_gone(stage: Callable[..., Stage]) -> None:
     """A pass has met the row that takes its place by then."""
     here = stage(*[task(1, f"s{number}") for number in range(1, 6)])
