@@ -140,7 +140,7 @@ class Examiner:
         failed = self._failed_at(reading) if watched.failed else set()
         batch = self._compare(watched, chunk, known, failed)
         if not is_all:
-            leave_to_pass(batch, {entry.loc for entry in known})
+            leave_to_pass(batch, known)
         return batch
 
     def _failed_at(self, reading: Reading) -> set[int]:

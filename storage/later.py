@@ -6,7 +6,7 @@ which of them is the newest only a pass can tell: it meets them in their order, 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from storage.reading import Batch
 from storage.types import Change, Known, Op
@@ -40,18 +40,18 @@ def put_off(progress: Progress, batch: Batch) -> None:
     batch.changes = kept
 
 
-def leave_to_pass(batch: Batch, known_places: Collection[int]) -> None:
+def leave_to_pass(batch: Batch, known: Sequence[Known]) -> None:
     """Take out of a look's changes the tasks of which an older row took the place of one that is gone, and ask for a
-    pass. Where another row was known to stand before, it is no older row, but one that was put there just now."""
+    pass. Where another row is `known` to have stood, it is no older row, but one that was put there just now."""
     watched = batch.watched
-    if watched.section.kind != "task" or not watched.may_repeat_ids:
+    if not batch.changes or watched.section.kind != "task" or not watched.may_repeat_ids:
         return
-    kept = []
+    kept, places = [], {entry.loc for entry in known}
     for change in batch.changes:
         is_older = _is_older(change)
         if is_older or change.op is Op.HIDDEN:
             watched.ask()
-        if not is_older or (change.row is not None and change.row.loc in known_places):
+        if not is_older or (change.row is not None and change.row.loc in places):
             kept.append(change)
     batch.changes = kept
 

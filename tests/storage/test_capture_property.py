@@ -74,8 +74,12 @@ class Attached(RuleBasedStateMachine):
         rests: bool,
     ) -> None:
         """A database with rows in it, and the first attach."""
-        self.schema = schema
-        self.attach(schema, page_size, vacuum, mode, existing, is_baseline, chunk, rests)
+        self.schema = self.chosen(schema)
+        self.attach(self.schema, page_size, vacuum, mode, existing, is_baseline, chunk, rests)
+
+    def chosen(self, schema: Schema) -> Schema:
+        """What is made of the schema that was drawn."""
+        return schema
 
     def attach(
         self,

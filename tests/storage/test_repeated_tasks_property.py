@@ -12,7 +12,7 @@ from tests.storage.capture_rig import ENGINES
 from tests.storage.legacy_writer import Statement, Value, writer_process
 from tests.storage.operations import Operation
 from tests.storage.oracle import Schema
-from tests.storage.test_capture_property import Attached, Mapped
+from tests.storage.test_capture_property import Attached
 
 ONE_ROW = (
     "UPDATE tasks SET owner = ? WHERE rowid = ?",
@@ -35,21 +35,9 @@ SEVERAL = (
 class Repeated(Attached):
     """What is done to messages elsewhere is done to the rows of three tasks here."""
 
-    def attach(
-        self,
-        schema: Mapped,
-        page_size: int,
-        vacuum: int,
-        mode: str,
-        existing: list[Operation],
-        is_baseline: bool,
-        chunk: int | None,
-        rests: bool = False,
-    ) -> None:
-        """Tables without a unique id, whatever was drawn; of the rest of that, whether there is a `where`."""
-        is_limited = isinstance(schema, Schema) and schema.joined_owner
-        self.schema = Schema("TEXT", task_id="TEXT", task_where="session_id <> 'hidden'" if is_limited else None)
-        super().attach(self.schema, page_size, vacuum, mode, existing, is_baseline, chunk, rests)
+    def chosen(self, schema: Schema) -> Schema:
+        """Tables without a unique id, whatever was drawn; of that, whether there is a `where`."""
+        return Schema("TEXT", task_id="TEXT", task_where="session_id <> 'hidden'" if schema.joined_owner else None)
 
     def statements(self, operation: Operation) -> list[Statement]:
         """An append half of the time."""
